@@ -1,0 +1,107 @@
+# Builds everything that is C: libraries, the node executable, the Python extensions, C tests.
+#
+#   make -f csrc/build.mk [targets] [OUT=build/release] [CC=gcc] [SAN=address,undefined]
+#                         [PLANT=CONFIRM_BEFORE_SYNC] [PYTHON=python3] [WERROR=1]
+#
+# Targets: all (node + extensions), node, ext, ctests, lib. setup.py calls this file, so there is
+# one description of the build. Everything it writes is below $(OUT).
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+OUT ?= build/release
+PYTHON ?= python3
+PKG_CONFIG ?= pkg-config
+SAN ?=
+PLANT ?=
+WERROR ?=
+OPT ?= -O2 -g
+
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion $(if $(WERROR),-Werror)
+CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(OPT) -fPIC -fvisibility=hidden -fno-strict-aliasing \
+    -MMD -MP -Icsrc -I$(OUT)/gen $(WARNINGS) \
+    $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \
+    $(foreach p,$(PLANT),-DDKV_PLANT_$(p)) $(CFLAGS)
+LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+
+CORE_DIRS := base ring model store wire member replica node sim
+NET_DIRS := rpc host client
+CORE_SRCS := $(foreach d,$(CORE_DIRS),$(wildcard csrc/$(d)/*.c))
+NET_SRCS := $(foreach d,$(NET_DIRS),$(wildcard csrc/$(d)/*.c))
+NODE_SRCS := $(wildcard node/*.c)
+PY_COMMON_SRCS := $(filter-out csrc/py/core_% csrc/py/net_%,$(wildcard csrc/py/*.c))
+PY_CORE_SRCS := $(wildcard csrc/py/core_*.c)
+PY_NET_SRCS := $(wildcard csrc/py/net_*.c)
+CTEST_SRCS := $(wildcard tests/c/test_*.c)
+
+PROTOS := $(wildcard proto/*.proto)
+GEN_SRCS := $(PROTOS:proto/%.proto=$(OUT)/gen/%.pb-c.c)
+GEN_HDRS := $(GEN_SRCS:.c=.h)
+
+obj = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
+GEN_OBJS := $(GEN_SRCS:.c=.o)
+CORE_OBJS := $(call obj,$(CORE_SRCS)) $(GEN_OBJS)
+NET_OBJS := $(call obj,$(NET_SRCS))
+
+CORE_LIBS := -lprotobuf-c -lcrypto -lpthread -lm
+NET_LIBS := -lgrpc -lgpr $(CORE_LIBS)
+
+# Python.h stands among the system's headers, where our stricter warnings do not apply.
+PY_CFLAGS = -isystem $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+    -DPy_LIMITED_API=0x030B0000
+
+LIBCORE := $(OUT)/libdkv-core.a
+LIBNET := $(OUT)/libdkv-net.a
+NODE := $(OUT)/bin/dkv-node
+EXT := $(if $(PY_CORE_SRCS),$(OUT)/py/_core.abi3.so) $(if $(PY_NET_SRCS),$(OUT)/py/_net.abi3.so)
+CTESTS := $(CTEST_SRCS:tests/c/%.c=$(OUT)/ctests/%)
+
+.PHONY: all lib node ext ctests
+.SECONDARY:
+all: node ext
+lib: $(LIBCORE) $(LIBNET)
+node: $(NODE)
+ext: $(EXT)
+ctests: $(CTESTS)
+
+$(OUT)/gen/%.pb-c.c $(OUT)/gen/%.pb-c.h &: proto/%.proto
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; protoc-c --proto_path=proto --c_out=$(OUT)/gen proto/$*.proto
+
+# Generated code is not held to our warnings.
+$(OUT)/gen/%.o: $(OUT)/gen/%.c $(GEN_HDRS)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(CFLAGS_ALL) -w -c -o $@ $<
+
+$(OUT)/obj/csrc/py/%.o: csrc/py/%.c | $(GEN_HDRS)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(CFLAGS_ALL) $(PY_CFLAGS) -c -o $@ $<
+
+$(OUT)/obj/%.o: %.c | $(GEN_HDRS)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(CFLAGS_ALL) -c -o $@ $<
+
+$(LIBCORE): $(CORE_OBJS)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; rm -f $@ && $(AR) rcs $@ $^
+
+$(LIBNET): $(NET_OBJS)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; rm -f $@ && $(AR) rcs $@ $^
+
+$(NODE): $(call obj,$(NODE_SRCS)) $(LIBNET) $(LIBCORE)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS) -lyaml
+
+$(OUT)/py/_core.abi3.so: $(call obj,$(PY_CORE_SRCS) $(PY_COMMON_SRCS)) $(LIBCORE)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) -shared $(LDFLAGS_ALL) -o $@ $^ $(CORE_LIBS)
+
+$(OUT)/py/_net.abi3.so: $(call obj,$(PY_NET_SRCS) $(PY_COMMON_SRCS)) $(LIBNET) $(LIBCORE)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) -shared $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
+
+$(OUT)/ctests/%: $(OUT)/obj/tests/c/%.o $(LIBNET) $(LIBCORE)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
+
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -1,0 +1,144 @@
+/* gRPC C core, tamed: one completion queue, one polling thread, byte strings in and out.
+ *
+ * Everything here belongs to the thread that calls dkv_rpc_loop_poll, except dkv_rpc_loop_wake.
+ * Callbacks run inside poll, never inside another call of this header. This floor knows nothing of
+ * the messages it moves; the shape of a batch is the caller's (serialised protobuf batches of
+ * repeated fields may simply be concatenated, and that is what a stream does with what is sent
+ * while another message is in flight).
+ *
+ * gRPC's own rules kept here: a tag is a pointer to the struct that owns all that its batch refers
+ * to, and each comes back exactly once; shutdown is stop accepting, cancel, drain, destroy. */
+#ifndef DKV_RPC_RPC_H
+#define DKV_RPC_RPC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+
+#define DKV_RPC_MESSAGE_MAX 2621440u /* bytes in one received message; more ends the call */
+#define DKV_RPC_BATCH_MAX                                                                        \
+    65536u                            /* a batch leaves at this size though more is waiting; one \
+                                         larger item travels alone */
+#define DKV_RPC_BACKLOG_MAX 67108864u /* bytes that may wait in one stream; more is BUSY */
+
+/* ---- loop ---- */
+
+typedef struct dkv_rpc_loop dkv_rpc_loop;
+
+/* Starts gRPC (counted: several loops may live in one process). *out is owned by the caller. */
+int dkv_rpc_loop_new(dkv_rpc_loop **out);
+
+/* Handles completions: waits for the first one until `until_ns` (CLOCK_MONOTONIC; 0 = do not wait),
+ * then takes what else is ready, at most `max`. Returns the number handled; 0 after a time-out or
+ * a wake. */
+unsigned dkv_rpc_loop_poll(dkv_rpc_loop *loop, int64_t until_ns, unsigned max);
+
+/* Makes a poll under way, or else the next one, return. Any thread. */
+void dkv_rpc_loop_wake(dkv_rpc_loop *loop);
+
+/* Cancels whatever is left, drains, frees. Servers and channels must have been closed by their own
+ * functions before; their callbacks are called here at the latest. Accepts NULL. */
+void dkv_rpc_loop_del(dkv_rpc_loop *loop);
+
+/* ---- streams, the same at both ends ---- */
+
+typedef struct dkv_rpc_stream dkv_rpc_stream;
+
+typedef struct dkv_rpc_stream_events {
+    /* A message arrived. `bytes` borrows for the call. */
+    void (*message)(void *user, dkv_rpc_stream *stream, dkv_slice bytes);
+    /* The stream is over, whoever ended it; `err` is a dkv_err (0: ended in order), `detail` a
+     * sentence. Called exactly once, the last callback; the stream is freed behind it. */
+    void (*closed)(void *user, dkv_rpc_stream *stream, int err, const char *detail);
+    /* Client side only, may be NULL: the server accepted the stream. */
+    void (*opened)(void *user, dkv_rpc_stream *stream);
+} dkv_rpc_stream_events;
+
+/* Queues one item (copied). If nothing is in flight it leaves with the next dkv_rpc_stream_flush;
+ * else with what else waits as soon as the message in flight has left. BUSY above
+ * DKV_RPC_BACKLOG_MAX, UNAVAILABLE when the stream is ending: nothing was queued. */
+int dkv_rpc_stream_send(dkv_rpc_stream *stream, dkv_slice item);
+
+/* As send, for an item that the caller has built in `item` itself: no copy when it is large. Takes
+ * the buffer's memory on success and leaves it empty. */
+int dkv_rpc_stream_send_buf(dkv_rpc_stream *stream, dkv_buf *item);
+
+/* Starts sending what waits, if nothing is in flight. Call it after each round of sends. */
+void dkv_rpc_stream_flush(dkv_rpc_stream *stream);
+
+/* Bytes queued and not yet taken by gRPC. */
+size_t dkv_rpc_stream_backlog(const dkv_rpc_stream *stream);
+
+/* Stops and resumes taking messages from the peer (backpressure). */
+void dkv_rpc_stream_pause(dkv_rpc_stream *stream, bool paused);
+
+/* Ends the stream now, both ways; `closed` follows. Harmless when it is ending already. */
+void dkv_rpc_stream_cancel(dkv_rpc_stream *stream);
+
+/* Replaces the user pointer given to the callbacks. */
+void dkv_rpc_stream_set_user(dkv_rpc_stream *stream, void *user);
+
+/* ---- client side ---- */
+
+typedef struct dkv_rpc_channel dkv_rpc_channel;
+
+/* A connection to "host:port", made on first use and remade by gRPC when lost. */
+int dkv_rpc_channel_new(dkv_rpc_loop *loop, const char *address, dkv_rpc_channel **out);
+
+/* Cancels its streams and calls; their callbacks come later from poll. Accepts NULL. */
+void dkv_rpc_channel_del(dkv_rpc_channel *channel);
+
+/* Forgets reconnect back-off: the next use tries at once. */
+void dkv_rpc_channel_retry_now(dkv_rpc_channel *channel);
+
+/* Opens a bidirectional stream of `method` ("/dkv.v1.KV/Session"). Fails fast when the server
+ * cannot be reached: `closed` with UNAVAILABLE. `events` must outlive the stream. */
+int dkv_rpc_stream_open(dkv_rpc_channel *channel, const char *method,
+                        const dkv_rpc_stream_events *events, void *user, dkv_rpc_stream **out);
+
+/* The answer to a unary call. `bytes` borrows for the call and is empty unless err is 0. */
+typedef void (*dkv_rpc_unary_done)(void *user, int err, const char *detail, dkv_slice bytes);
+
+/* Sends one unary request; `done` is called exactly once, unless this returns an error. */
+int dkv_rpc_unary(dkv_rpc_channel *channel, const char *method, dkv_slice request,
+                  uint32_t timeout_ms, dkv_rpc_unary_done done, void *user);
+
+/* ---- server side ---- */
+
+typedef struct dkv_rpc_server dkv_rpc_server;
+
+/* A unary call that waits for its answer. */
+typedef struct dkv_rpc_call dkv_rpc_call;
+
+typedef struct dkv_rpc_method {
+    const char *path; /* "/dkv.v1.KV/Put" */
+    /* Unary methods: a call came in. `request` borrows for the call; `timeout_ms` is what the
+     * client's deadline leaves (UINT32_MAX: none). The handler answers now or later, exactly once,
+     * with dkv_rpc_call_reply. NULL for streams. */
+    void (*unary)(void *user, dkv_rpc_call *call, dkv_slice request, uint32_t timeout_ms);
+    /* Stream methods: a client opened one; return the pointer for its callbacks' `user`. */
+    void *(*accept)(void *user, dkv_rpc_stream *stream);
+    const dkv_rpc_stream_events *events; /* stream methods */
+} dkv_rpc_method;
+
+/* Listens on "host:port" (port 0: the kernel's choice, told in *port). `methods` (n of them, must
+ * outlive the server) is the whole table; other paths are answered UNIMPLEMENTED. The same address
+ * cannot be bound twice. UNAVAILABLE if the address cannot be bound. */
+int dkv_rpc_server_new(dkv_rpc_loop *loop, const char *address, const dkv_rpc_method *methods,
+                       size_t n_methods, void *user, dkv_rpc_server **out, uint16_t *port);
+
+/* Answers a unary call: err 0 and the reply's bytes, or a dkv_err (mapped to its gRPC status),
+ * a sentence, and in `bytes` what goes into the trailer "dkv-error-bin" (may be empty). Consumes
+ * the call. Harmless when the client has gone away. */
+void dkv_rpc_call_reply(dkv_rpc_call *call, int err, const char *detail, dkv_slice bytes);
+
+/* Stops accepting, cancels streams and open calls, and frees the server once all has drained from
+ * poll. Calls still unanswered must still be answered. Accepts NULL. */
+void dkv_rpc_server_del(dkv_rpc_server *server);
+
+/* The gRPC status code (an integer of grpc_status_code) for a dkv_err, and back. */
+int dkv_rpc_status_of(int err);
+int dkv_rpc_err_of(int status);
+
+#endif
