@@ -15,6 +15,7 @@
 #define DKV_REPLICATION_MAX 5u
 #define DKV_WEIGHT_MAX 16u
 #define DKV_TOKENS_PER_WEIGHT 256u
+#define DKV_MEMBER_TOKENS_MAX (DKV_TOKENS_PER_WEIGHT * DKV_WEIGHT_MAX)
 
 /* One node as the map describes it. Strings are owned by the map. */
 typedef struct dkv_member {
@@ -26,8 +27,13 @@ typedef struct dkv_member {
     uint16_t weight;  /* 1..DKV_WEIGHT_MAX; tokens = 256 × weight */
     /* Chosen token indices (ascending, no repeats), or NULL for 0 .. 256 × weight − 1. */
     uint32_t *token_indices;
-    uint32_t n_token_indices; /* 0 when token_indices is NULL */
+    uint32_t n_token_indices; /* 1..DKV_MEMBER_TOKENS_MAX; 0 when token_indices is NULL */
 } dkv_member;
+
+/* OK if every field is in its range, where NULL, "" and 0 stand for the defaults that
+ * dkv_cluster_map_add names. Otherwise INVALID, and `why` (at least 160 bytes; may be NULL) says
+ * what is wrong. */
+int dkv_member_check(const dkv_member *member, char *why, size_t why_size);
 
 typedef struct dkv_cluster_map {
     char *cluster;       /* cluster name: nodes and stores of other clusters are refused */

@@ -8,7 +8,15 @@
  * Its preference list is the N immediately succeeding distinct nodes clockwise, passing over a
  * node whose zone already holds a replica while other zones are left, then one whose host does
  * (consistent hashing: Karger et al., STOC 1997; preference lists: DeCandia et al., "Dynamo",
- * SOSP 2007, section 4.3). Should two members' tokens coincide, the lower member index comes first.
+ * SOSP 2007, section 4.3). Exactly: a node's domain is its zone, or its host where it has no zone.
+ * From the interval, the walk clockwise meets every node once, at the first of its tokens; of
+ * coinciding tokens, the one of the lower member index is met first. The list takes, in the order
+ * of the walk, until it has N nodes:
+ *   1. every node whose domain is not in the list yet;
+ *   2. then, the walk begun anew, every node whose host is not in the list yet;
+ *   3. then, the walk begun anew, every node that is not in the list yet.
+ * So the owner, first of the list, is the node of the token that ends the interval; a list spans
+ * min(N, domains) domains; and a node that joins or leaves changes only the lists it is in.
  *
  * A ring is immutable and may be read from any thread. */
 #ifndef DKV_RING_RING_H
