@@ -1,0 +1,82 @@
+/* A client of a cluster: fetches the map, sends each request to the key's owner, fails over inside
+ * one call, and is safe for many threads at once.
+ *
+ * There is no thread inside: whoever waits polls for all (one at a time; the others sleep until
+ * their own operation is done or the poller leaves). Requests that go to one node while a message
+ * to it is in flight leave together in the next one.
+ *
+ * Reads: the owner first, then the other replicas in ring order; a node that does not answer within
+ * hedge_ms is passed over for the next while its answer is still welcome. Writes: sent to one
+ * coordinator; another is tried only when it is certain that nothing was sent. After a write whose
+ * outcome is unknown the client sends nothing again by itself. */
+#ifndef DKV_CLIENT_CLIENT_H
+#define DKV_CLIENT_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/request.h"
+#include "ring/ring.h"
+
+#define DKV_CLIENT_WINDOW 1024u /* operations of one batch under way at once */
+
+typedef struct dkv_client dkv_client;
+
+typedef struct dkv_client_options {
+    const char *seeds;   /* "host:port,host:port": nodes to ask for the map; 1 at least */
+    uint32_t timeout_ms; /* of a request that names none; 0 = DKV_TIMEOUT_DEFAULT_MS */
+    uint32_t hedge_ms;   /* how long a read waits for one node before it asks the next; 0 = 40 */
+} dkv_client_options;
+
+/* Connects: asks the seeds for the map, in order, until one answers. *out is owned by the caller.
+ * INVALID for an address that cannot be one; UNAVAILABLE if no seed answers in timeout_ms, with the
+ * reasons in `why` (DKV_DETAIL_MAX bytes). */
+int dkv_client_new(const dkv_client_options *options, dkv_client **out, char *why);
+
+/* Ends all that is under way with CANCELLED and frees. No other thread may use the client any more.
+ * Accepts NULL. */
+void dkv_client_del(dkv_client *client);
+
+/* One operation: filled in by the caller, completed by the client. */
+typedef struct dkv_client_op {
+    dkv_request request; /* slices must stay valid until the operation is done */
+    bool done;           /* set last; read it through dkv_client_wait only */
+    int err;
+    dkv_outcome outcome;
+    dkv_version version;
+    uint8_t *value; /* GET: malloc'd, the caller frees it; may be NULL when value_len is 0 */
+    size_t value_len;
+    /* Node ids, NUL-terminated. */
+    uint8_t n_holding, n_missing;
+    char holding[DKV_REPLICATION_MAX][DKV_NAME_MAX + 1];
+    char missing[DKV_REPLICATION_MAX][DKV_NAME_MAX + 1];
+    char detail[DKV_DETAIL_MAX]; /* a sentence when err is not 0 */
+    void *internal;              /* the client's; NULL at the start */
+} dkv_client_op;
+
+/* Starts `n` operations. They all end, by their deadline at the latest. At most DKV_CLIENT_WINDOW
+ * of them are on their way at once; the rest follow as those end. The array must stay where it is
+ * until all are done. A request outside its limits is done at once with INVALID. */
+int dkv_client_start(dkv_client *client, dkv_client_op *ops, size_t n);
+
+/* Waits until all `n` operations are done or `wait_ms` has passed; returns true in the first case.
+ * Any number of threads may wait, each for its own. */
+bool dkv_client_wait(dkv_client *client, dkv_client_op *ops, size_t n, uint32_t wait_ms);
+
+/* Gives up `n` operations: those not done end with CANCELLED (writes already sent: outcome
+ * unknown). On return the array is the caller's again. */
+void dkv_client_abandon(dkv_client *client, dkv_client_op *ops, size_t n);
+
+/* The newest version this client has seen, sent along with every write. */
+dkv_version dkv_client_last_seen(dkv_client *client);
+
+/* The client's ring; borrows until the client is deleted or the map changes. */
+const dkv_ring *dkv_client_ring(dkv_client *client);
+
+/* Asks one member for its status: the bytes of dkv.v1.StatusReply in `out`. UNAVAILABLE, DEADLINE,
+ * NOT_FOUND (no such member). */
+int dkv_client_status(dkv_client *client, const char *id, uint32_t timeout_ms, dkv_buf *out,
+                      char *why);
+
+#endif

@@ -1,0 +1,43 @@
+/* One node in the real world: gRPC, files, clocks, and the thread that owns them.
+ *
+ * The owner thread is the one that calls dkv_host_run: it polls the completion queue, turns what
+ * came into events, steps the node and performs the effects. Syncs and cold reads run on the disk's
+ * own threads (host/disk.h). */
+#ifndef DKV_HOST_HOST_H
+#define DKV_HOST_HOST_H
+
+#include "node/node.h"
+
+typedef struct dkv_host dkv_host;
+
+typedef struct dkv_host_options {
+    const dkv_cluster_map *map; /* copied */
+    const char *id;             /* which member this is */
+    const char *listen;         /* "host:port" to bind; NULL = the member's address in the map */
+    const char *data_dir;       /* made if missing (mode 0700) */
+    dkv_node_timing timing;     /* zeros for the defaults */
+    /* One line for the operator; called from the owner thread. NULL: standard error. */
+    void (*log)(void *user, dkv_log_level level, const char *text);
+    void *log_user;
+} dkv_host_options;
+
+/* Opens the data directory, recovers the store and listens. When this returns 0 the node's port is
+ * bound; it answers as soon as dkv_host_run runs. On an error `why` (DKV_DETAIL_MAX bytes) names
+ * the cause and the file or address concerned: LOCKED, PRECONDITION, PROTOCOL, NO_SPACE, IO,
+ * UNAVAILABLE (the address cannot be bound), INVALID, NO_MEMORY. */
+int dkv_host_new(const dkv_host_options *options, dkv_host **out, char *why);
+
+/* The bound port. */
+uint16_t dkv_host_port(const dkv_host *host);
+
+/* Runs the node on this thread until dkv_host_stop, then drains, syncs, and closes cleanly.
+ * Returns 0, or the error that made the node stop (IO: the disk failed a sync). */
+int dkv_host_run(dkv_host *host);
+
+/* Asks run to return. Any thread; also safe in a signal handler. */
+void dkv_host_stop(dkv_host *host);
+
+/* Accepts NULL. Call after run has returned, or instead of it. */
+void dkv_host_del(dkv_host *host);
+
+#endif
