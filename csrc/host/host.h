@@ -15,7 +15,7 @@ typedef struct dkv_host_options {
     const char *id;             /* which member this is */
     const char *listen;         /* "host:port" to bind; NULL = the member's address in the map */
     const char *data_dir;       /* made if missing (mode 0700) */
-    dkv_node_timing timing;     /* zeros for the defaults */
+    dkv_timing timing;     /* zeros for the defaults */
     /* One line for the operator; called from the owner thread. NULL: standard error. */
     void (*log)(void *user, dkv_log_level level, const char *text);
     void *log_user;

@@ -30,7 +30,9 @@ static inline uint64_t dkv_hlc_ms(dkv_hlc hlc) {
  * than every version that was ever issued. */
 typedef struct dkv_version {
     dkv_hlc hlc;
-    uint64_t origin; /* store id of the coordinator that issued it; 0 only in "none" */
+    uint64_t origin; /* who issued it: the coordinator's store id with the low 16 bits replaced by
+                        the number of its start, so that a clock set back between two runs cannot
+                        repeat a version. 0 only in "none" */
 } dkv_version;
 
 static inline int dkv_version_cmp(dkv_version a, dkv_version b) {

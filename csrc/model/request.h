@@ -3,6 +3,7 @@
 #ifndef DKV_MODEL_REQUEST_H
 #define DKV_MODEL_REQUEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "model/record.h"
@@ -40,6 +41,8 @@ typedef struct dkv_request {
     dkv_level level;
     uint32_t timeout_ms;   /* 0 = DKV_TIMEOUT_DEFAULT_MS; at most DKV_TIMEOUT_MAX_MS */
     dkv_version last_seen; /* the newest version the client knows of: a write will be newer */
+    bool failover; /* GET: the client has tried the replicas before this one in vain; the node
+                      looks at its own copy first. Otherwise the owner is asked first */
     dkv_slice key;
     dkv_slice value; /* PUT only */
 } dkv_request;

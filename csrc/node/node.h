@@ -9,19 +9,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "member/peers.h"
 #include "model/disk.h"
+#include "model/effects.h"
 #include "model/message.h"
 #include "model/request.h"
 #include "ring/ring.h"
 #include "store/store.h"
 
-#define DKV_REQUESTS_MAX 65536u /* client requests under way in one node; more are BUSY */
-
 typedef struct dkv_node dkv_node;
-
-/* A link between two nodes, see model/message.h. Links that the node opens get odd numbers from
- * it, links that it accepts get even numbers, not 0, from the host; no number is used twice. */
-typedef uint64_t dkv_link;
 
 typedef enum dkv_event_kind {
     /* Time has passed, or the end of a batch of other events: due timers fire and disk jobs leave.
@@ -53,48 +49,12 @@ typedef struct dkv_event {
     };
 } dkv_event;
 
-typedef enum dkv_log_level {
-    DKV_LOG_ERROR,
-    DKV_LOG_WARN,
-    DKV_LOG_INFO,
-    DKV_LOG_DEBUG
-} dkv_log_level;
-
-/* What the node does to the world. The functions are called during dkv_node_step and must not call
- * the node; what they are given borrows for the call. All are required. */
-typedef struct dkv_effects {
-    void *user;
-    /* Open `link` to member `peer` of the map; LINK_OPENED or LINK_CLOSED will follow. */
-    void (*connect)(void *user, uint16_t peer, dkv_link link);
-    /* Close `link`; no event about it follows. */
-    void (*close)(void *user, dkv_link link);
-    /* Send on `link`; lost without notice if the link breaks. */
-    void (*send)(void *user, dkv_link link, const dkv_message *message);
-    void (*reply)(void *user, uint64_t handle, const dkv_reply *reply);
-    /* Perform `job` (the store's memory) and give it back with DKV_EVENT_DISK_DONE. */
-    void (*disk)(void *user, dkv_disk_job *job);
-    /* One line for the operator. */
-    void (*log)(void *user, dkv_log_level level, const char *text);
-    /* The store can no longer keep its promises: stop the process after logging `text`. */
-    void (*fatal)(void *user, int err, const char *text);
-} dkv_effects;
-
-/* Times in milliseconds; 0 stands for the default. */
-typedef struct dkv_node_timing {
-    uint32_t attempt_ms; /* how long one replica may take before a read asks the next: 40 */
-    uint32_t connect_ms; /* how long a write waits for a link being opened: 500 */
-    uint32_t ping_ms;    /* silence of a peer that owes an answer before it is pinged: 250 */
-    uint32_t silence_ms; /* ... before it is taken for dead: 1500 */
-    uint32_t retry_ms;   /* pause before the next connection to a dead peer, growing to 4 ×: 250 */
-    uint32_t idle_ms;    /* an unused link is closed after this: 60000 */
-} dkv_node_timing;
-
 typedef struct dkv_node_options {
     const dkv_cluster_map *map; /* copied */
     const char *id;             /* which member this node is */
     dkv_store *store;           /* open; taken on success */
     uint64_t seed;
-    dkv_node_timing timing;
+    dkv_timing timing; /* zeros for the defaults */
 } dkv_node_options;
 
 /* *out is owned by the caller. INVALID if the map is not valid or has no member `id`; PROTOCOL if
@@ -116,13 +76,6 @@ dkv_store *dkv_node_store(dkv_node *node);
 /* True when nothing is under way: no request, no unsynced record, no disk job. A node that is being
  * stopped is given no more requests and stepped until it is idle. */
 bool dkv_node_idle(const dkv_node *node);
-
-typedef enum dkv_reach {
-    DKV_REACH_UNKNOWN,    /* no link, none was needed */
-    DKV_REACH_CONNECTING, /* a link is being opened */
-    DKV_REACH_UP,
-    DKV_REACH_DOWN, /* refused, broken or silent */
-} dkv_reach;
 
 typedef struct dkv_node_status {
     uint16_t self;  /* index in the map */

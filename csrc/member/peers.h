@@ -1,0 +1,87 @@
+/* The other members as this node sees them: links, liveness, greetings.
+ *
+ * A link to a peer is opened when one is wanted, greets with HELLO, and counts as UP from the
+ * HELLO_REPLY on. A peer is DOWN when its link is refused or breaks, or when it owes an answer and
+ * has said nothing for `silence_ms`; a PING after `ping_ms` gives a busy peer the chance to speak.
+ * There are no heartbeats beside that. A peer that is DOWN is tried again on a timer, and at once
+ * when it greets us.
+ *
+ * If this node itself was stopped for a while (a debugger, a laptop's lid), it grants every peer a
+ * new full period before it judges. */
+#ifndef DKV_MEMBER_PEERS_H
+#define DKV_MEMBER_PEERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/rand.h"
+#include "member/trust.h"
+#include "model/effects.h"
+
+#define DKV_LINKS_ACCEPTED_MAX 4096u /* links from peers open at once; more are closed */
+
+typedef enum dkv_reach {
+    DKV_REACH_UNKNOWN,    /* no link, none was needed */
+    DKV_REACH_CONNECTING, /* a link is being opened for the first time */
+    DKV_REACH_UP,
+    DKV_REACH_DOWN, /* refused, broken or silent */
+} dkv_reach;
+
+typedef struct dkv_peers dkv_peers;
+
+/* Called when a peer comes UP or goes DOWN (never from inside dkv_peers_want or _send). */
+typedef void (*dkv_peers_changed)(void *user, const dkv_moment *at, uint16_t peer);
+
+typedef struct dkv_peers_options {
+    const dkv_cluster_map *map; /* borrows; must outlive the peers */
+    uint16_t self;
+    dkv_timing timing; /* without zeros */
+    uint64_t seed;
+    dkv_trust *trust; /* borrows */
+    dkv_peers_changed changed;
+    void *user;
+} dkv_peers_options;
+
+/* *out is owned by the caller. NO_MEMORY. */
+int dkv_peers_new(const dkv_peers_options *options, dkv_peers **out);
+
+/* Accepts NULL. */
+void dkv_peers_del(dkv_peers *peers);
+
+/* How `peer` is seen, without side effect. This node itself is UP. */
+dkv_reach dkv_peers_reach(const dkv_peers *peers, uint16_t peer);
+
+/* Says that `peer` is needed: opens a link if none was tried. Returns how it is seen now. */
+dkv_reach dkv_peers_want(dkv_peers *peers, const dkv_moment *at, uint16_t peer);
+
+/* What an UP peer last said it would answer to a write: 0, BUSY or NO_SPACE. */
+int dkv_peers_state(const dkv_peers *peers, uint16_t peer);
+
+/* Sends a request to an UP peer and expects an answer. False (nothing sent) if it is not UP. */
+bool dkv_peers_send(dkv_peers *peers, const dkv_moment *at, uint16_t peer,
+                    const dkv_message *message);
+
+/* True if this node's wall clock is off by more than DKV_DRIFT_MAX_MS from more than half of the
+ * peers that it has met. */
+bool dkv_peers_clock_off(const dkv_peers *peers);
+
+/* ---- events ---- */
+
+void dkv_peers_link_opened(dkv_peers *peers, const dkv_moment *at, dkv_link link);
+void dkv_peers_link_accepted(dkv_peers *peers, const dkv_moment *at, dkv_link link);
+void dkv_peers_link_closed(dkv_peers *peers, const dkv_moment *at, dkv_link link);
+
+/* Deals with greetings, pings and liveness. Returns the member that sent the message if it is one
+ * for somebody else (a request on an accepted link, a reply on an own one), −1 if it was dealt with
+ * or had no business there. `state` is what a PONG shall say of this node, see dkv_peers_state. */
+int dkv_peers_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
+                      const dkv_message *message, int state);
+
+/* What the trust had recorded up to `changes` is durable now. */
+void dkv_peers_durable(dkv_peers *peers, const dkv_moment *at, uint64_t changes);
+
+/* Due timers. Cheap when none is due. */
+void dkv_peers_tick(dkv_peers *peers, const dkv_moment *at);
+int64_t dkv_peers_next_timer(const dkv_peers *peers);
+
+#endif
