@@ -96,6 +96,18 @@ int dkv_member_check(const dkv_member *member, char *why, size_t why_size) {
     return check_token_indices(member, why, why_size);
 }
 
+uint32_t dkv_member_n_tokens(const dkv_member *member) {
+    if (member->token_indices) return member->n_token_indices;
+    return DKV_TOKENS_PER_WEIGHT * member->weight;
+}
+
+uint64_t dkv_member_token(const dkv_member *member, uint32_t i) {
+    char text[DKV_NAME_MAX + 12]; /* ':', ten digits, NUL */
+    uint32_t index = member->token_indices ? member->token_indices[i] : i;
+    snprintf(text, sizeof text, "%s:%" PRIu32, member->token_name, index);
+    return dkv_hash_key(dkv_slice_of(text)).token;
+}
+
 static void member_free(dkv_member *member) {
     free(member->id);
     free(member->address);
@@ -205,7 +217,7 @@ int dkv_cluster_map_check(const dkv_cluster_map *map, char *why, size_t why_size
                       map->replication);
     }
     if (map->replication > map->n_members) {
-        return refuse(why, why_size, "replication %u needs at least %u nodes, there are %u",
+        return refuse(why, why_size, "replication %u needs at least %u nodes, not %u",
                       map->replication, map->replication, map->n_members);
     }
     return DKV_OK;

@@ -35,6 +35,11 @@ typedef struct dkv_member {
  * what is wrong. */
 int dkv_member_check(const dkv_member *member, char *why, size_t why_size);
 
+/* How many tokens a member of a map has, and the position of the i-th of them, in the order of
+ * their indices. */
+uint32_t dkv_member_n_tokens(const dkv_member *member);
+uint64_t dkv_member_token(const dkv_member *member, uint32_t i);
+
 typedef struct dkv_cluster_map {
     char *cluster;       /* cluster name: nodes and stores of other clusters are refused */
     uint64_t epoch;      /* grows by one with every change; a new cluster starts at 1 */

@@ -1,13 +1,10 @@
 #include "ring/ring.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
-#include "base/hash.h"
 
 struct dkv_ring {
     dkv_cluster_map *map;
@@ -31,31 +28,19 @@ static int token_cmp(const void *left, const void *right) {
     return (a->member > b->member) - (a->member < b->member);
 }
 
-static uint32_t member_token_count(const dkv_member *member) {
-    if (member->token_indices) return member->n_token_indices;
-    return DKV_TOKENS_PER_WEIGHT * member->weight;
-}
-
-static uint64_t token_position(const char *token_name, uint32_t index) {
-    char text[DKV_NAME_MAX + 12]; /* ':', ten digits, NUL */
-    int len = snprintf(text, sizeof text, "%s:%" PRIu32, token_name, index);
-    assert(len > 0 && (size_t)len < sizeof text);
-    return dkv_hash_key((dkv_slice){(const uint8_t *)text, (size_t)len}).token;
-}
-
 /* All tokens of all members, sorted; owned by the caller. NULL if there is no memory. */
 static ring_token *tokens_new(const dkv_cluster_map *map, size_t *n_out) {
     size_t n = 0;
-    for (uint16_t m = 0; m < map->n_members; m++) n += member_token_count(&map->members[m]);
+    for (uint16_t m = 0; m < map->n_members; m++) n += dkv_member_n_tokens(&map->members[m]);
     ring_token *tokens = malloc(n * sizeof *tokens);
     if (!tokens) return NULL;
 
     ring_token *next = tokens;
     for (uint16_t m = 0; m < map->n_members; m++) {
         const dkv_member *member = &map->members[m];
-        for (uint32_t i = 0; i < member_token_count(member); i++) {
-            uint32_t index = member->token_indices ? member->token_indices[i] : i;
-            *next++ = (ring_token){token_position(member->token_name, index), m};
+        uint32_t n_tokens = dkv_member_n_tokens(member);
+        for (uint32_t i = 0; i < n_tokens; i++) {
+            *next++ = (ring_token){dkv_member_token(member, i), m};
         }
     }
     qsort(tokens, n, sizeof *tokens, token_cmp);

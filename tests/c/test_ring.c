@@ -613,7 +613,7 @@ static void diff_of_lone_members_is_one_circle(void) {
 }
 
 /* A change that reaches across zero is one range, with `after` above `upto`. */
-static void diff_joins_across_zero(void) {
+static void diff_wraps_across_zero(void) {
     uint32_t index[] = {0};
     dkv_cluster_map *map = map_new(1);
     add(map, (dkv_member){.id = "a", .token_indices = index, .n_token_indices = 1});
@@ -653,6 +653,6 @@ static const check_test tests[] = {
     CHECK_TEST(diff_is_exact),
     CHECK_TEST(diff_of_equal_rings_is_empty),
     CHECK_TEST(diff_of_lone_members_is_one_circle),
-    CHECK_TEST(diff_joins_across_zero),
+    CHECK_TEST(diff_wraps_across_zero),
 };
 CHECK_MAIN(tests)
