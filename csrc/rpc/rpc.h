@@ -21,6 +21,9 @@
     65536u                            /* a batch leaves at this size though more is waiting; one \
                                          larger item travels alone */
 #define DKV_RPC_BACKLOG_MAX 67108864u /* bytes that may wait in one stream; more is BUSY */
+#define DKV_RPC_TRAILER_MAX 4096u     /* bytes in "dkv-error-bin"; a longer one is left out */
+#define DKV_RPC_ERROR_TRAILER "dkv-error-bin"
+#define DKV_RPC_NO_TIMEOUT UINT32_MAX
 
 /* ---- loop ---- */
 
@@ -53,11 +56,15 @@ typedef struct dkv_rpc_stream_events {
     void (*closed)(void *user, dkv_rpc_stream *stream, int err, const char *detail);
     /* Client side only, may be NULL: the server accepted the stream. */
     void (*opened)(void *user, dkv_rpc_stream *stream);
+    /* Server side only, may be NULL: the client will send nothing more, but waits for what is still
+     * owed to it. Answer that, then call dkv_rpc_stream_finish. NULL: finished at once. */
+    void (*finished)(void *user, dkv_rpc_stream *stream);
 } dkv_rpc_stream_events;
 
 /* Queues one item (copied). If nothing is in flight it leaves with the next dkv_rpc_stream_flush;
  * else with what else waits as soon as the message in flight has left. BUSY above
- * DKV_RPC_BACKLOG_MAX, UNAVAILABLE when the stream is ending: nothing was queued. */
+ * DKV_RPC_BACKLOG_MAX, UNAVAILABLE when the stream is ending, INVALID above DKV_RPC_MESSAGE_MAX:
+ * nothing was queued. An empty item adds nothing. */
 int dkv_rpc_stream_send(dkv_rpc_stream *stream, dkv_slice item);
 
 /* As send, for an item that the caller has built in `item` itself: no copy when it is large. Takes
@@ -67,14 +74,25 @@ int dkv_rpc_stream_send_buf(dkv_rpc_stream *stream, dkv_buf *item);
 /* Starts sending what waits, if nothing is in flight. Call it after each round of sends. */
 void dkv_rpc_stream_flush(dkv_rpc_stream *stream);
 
-/* Bytes queued and not yet taken by gRPC. */
+/* Bytes queued whose message gRPC has not yet reported as sent. */
 size_t dkv_rpc_stream_backlog(const dkv_rpc_stream *stream);
 
-/* Stops and resumes taking messages from the peer (backpressure). */
+/* Stops and resumes taking messages from the peer (backpressure). Called outside this stream's
+ * `message`, one more message may come; called inside, none. While a stream is paused, its orderly
+ * end waits behind the messages not taken. */
 void dkv_rpc_stream_pause(dkv_rpc_stream *stream, bool paused);
 
-/* Ends the stream now, both ways; `closed` follows. Harmless when it is ending already. */
+/* Ends the stream now, both ways; what waits is dropped. `closed` follows with CANCELLED. Harmless
+ * when it is ending already. */
 void dkv_rpc_stream_cancel(dkv_rpc_stream *stream);
+
+/* As cancel, with a reason: `closed` follows with `err` (not 0) and `detail` here, and a client
+ * is told its status and detail too. */
+void dkv_rpc_stream_fail(dkv_rpc_stream *stream, int err, const char *detail);
+
+/* Ends the stream in order: what waits is sent, nothing more can be queued. A client waits for the
+ * server to finish as well; a server's stream ends here. `closed` follows with 0. */
+void dkv_rpc_stream_finish(dkv_rpc_stream *stream);
 
 /* Replaces the user pointer given to the callbacks. */
 void dkv_rpc_stream_set_user(dkv_rpc_stream *stream, void *user);
@@ -97,10 +115,12 @@ void dkv_rpc_channel_retry_now(dkv_rpc_channel *channel);
 int dkv_rpc_stream_open(dkv_rpc_channel *channel, const char *method,
                         const dkv_rpc_stream_events *events, void *user, dkv_rpc_stream **out);
 
-/* The answer to a unary call. `bytes` borrows for the call and is empty unless err is 0. */
+/* The answer to a unary call. `bytes` borrows for the call: the reply when err is 0, else what came
+ * in the trailer "dkv-error-bin" (may be empty). */
 typedef void (*dkv_rpc_unary_done)(void *user, int err, const char *detail, dkv_slice bytes);
 
-/* Sends one unary request; `done` is called exactly once, unless this returns an error. */
+/* Sends one unary request; `done` is called exactly once, unless this returns an error (INVALID: a
+ * request above DKV_RPC_MESSAGE_MAX). `timeout_ms` may be DKV_RPC_NO_TIMEOUT. */
 int dkv_rpc_unary(dkv_rpc_channel *channel, const char *method, dkv_slice request,
                   uint32_t timeout_ms, dkv_rpc_unary_done done, void *user);
 
@@ -114,8 +134,8 @@ typedef struct dkv_rpc_call dkv_rpc_call;
 typedef struct dkv_rpc_method {
     const char *path; /* "/dkv.v1.KV/Put" */
     /* Unary methods: a call came in. `request` borrows for the call; `timeout_ms` is what the
-     * client's deadline leaves (UINT32_MAX: none). The handler answers now or later, exactly once,
-     * with dkv_rpc_call_reply. NULL for streams. */
+     * client's deadline leaves (DKV_RPC_NO_TIMEOUT: none). The handler answers now or later,
+     * exactly once, with dkv_rpc_call_reply. NULL for streams. */
     void (*unary)(void *user, dkv_rpc_call *call, dkv_slice request, uint32_t timeout_ms);
     /* Stream methods: a client opened one; return the pointer for its callbacks' `user`. */
     void *(*accept)(void *user, dkv_rpc_stream *stream);
