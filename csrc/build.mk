@@ -32,7 +32,7 @@ NODE_SRCS := $(wildcard node/*.c)
 PY_COMMON_SRCS := $(filter-out csrc/py/core_% csrc/py/net_%,$(wildcard csrc/py/*.c))
 PY_CORE_SRCS := $(wildcard csrc/py/core_*.c)
 PY_NET_SRCS := $(wildcard csrc/py/net_*.c)
-CTEST_SRCS := $(wildcard tests/c/test_*.c)
+CTEST_SRCS := $(wildcard tests/c/test_*.c tests/c/bench_*.c)
 
 PROTOS := $(wildcard proto/*.proto)
 GEN_SRCS := $(PROTOS:proto/%.proto=$(OUT)/gen/%.pb-c.c)
