@@ -36,7 +36,7 @@ CTEST_SRCS := $(wildcard tests/c/test_*.c tests/c/bench_*.c)
 
 PROTOS := $(wildcard proto/*.proto)
 GEN_SRCS := $(PROTOS:proto/%.proto=$(OUT)/gen/%.pb-c.c)
-GEN_HDRS := $(GEN_SRCS:.c=.h)
+GEN_HDRS := $(GEN_SRCS:.c=.h) $(OUT)/gen/dkv_version.h
 
 obj = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
 GEN_OBJS := $(GEN_SRCS:.c=.o)
@@ -47,8 +47,8 @@ CORE_LIBS := -lprotobuf-c -lcrypto -lpthread -lm
 NET_LIBS := -lgrpc -lgpr $(CORE_LIBS)
 
 # Python.h stands among the system's headers, where our stricter warnings do not apply.
-PY_CFLAGS = -isystem $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))') \
-    -DPy_LIMITED_API=0x030B0000
+PY_INCLUDE = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+PY_CFLAGS = -isystem $(PY_INCLUDE) -DPy_LIMITED_API=0x030B0000
 
 LIBCORE := $(OUT)/libdkv-core.a
 LIBNET := $(OUT)/libdkv-net.a
@@ -67,6 +67,11 @@ ctests: $(CTESTS)
 $(OUT)/gen/%.pb-c.c $(OUT)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(@D)
 	@echo "  $(@:$(OUT)/%=%)"; protoc-c --proto_path=proto --c_out=$(OUT)/gen proto/$*.proto
+
+# DKV_VERSION, from the one place that states it.
+$(OUT)/gen/dkv_version.h: dkv/_version.py
+	@mkdir -p $(@D)
+	@sed -n 's/^__version__ = \(.*\)$$/#define DKV_VERSION \1/p' $< > $@
 
 # Generated code is not held to our warnings.
 $(OUT)/gen/%.o: $(OUT)/gen/%.c $(GEN_HDRS)

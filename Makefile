@@ -1,0 +1,81 @@
+# For people: build, try, test. The C build itself is csrc/build.mk, called by setup.py.
+#
+#   make          installs what is missing (Debian packages, .venv) and builds everything
+#   make demo     a five-node cluster, the whole standard library as data, a killed node
+#   make test     every test
+#   make lint     layout, style, types, clang-tidy      make format   lays the code out
+#   make ctests   the C tests alone                     make test-asan, test-tsan: under a sanitizer
+#   make soak     long randomised simulation            make clean    removes what was built
+#
+# A second run does only what has changed, and needs no network when nothing is missing.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+SEEDS ?= 1000
+PYTEST_ARGS ?=
+# What .venv holds depends on these; another hash means that it has to be brought up to date.
+STAMP := .venv/.dkv-$(shell (cat pyproject.toml; echo $(CURDIR)) | sha256sum | cut -c1-16)
+
+C_FILES = $(shell git ls-files -co --exclude-standard 'csrc/*.[ch]' 'node/*.[ch]' 'tests/*.[ch]')
+
+.PHONY: build demo test lint format ctests test-asan test-tsan soak clean packages environment
+
+build: packages
+	@{ test -e $(STAMP) && $(PY) -c 'import click, pytest, rich, setuptools'; } 2>/dev/null || \
+	    $(MAKE) --no-print-directory environment
+	@echo "compiling what has changed"
+	@$(PY) setup.py -q build_ext --inplace
+
+packages:
+	@csrc/apt.sh install build make
+
+environment:
+	@echo "preparing the virtual environment .venv"
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(PY) -m pip install -q 'setuptools>=77'
+	@echo "compiling the C core, dkv-node and the Python extensions"
+	@$(PY) setup.py -q build_ext --inplace
+	@echo "installing dkv and its Python requirements into .venv"
+	@$(PY) -m pip install -q --no-build-isolation -e '.[dev]'
+	@rm -f .venv/.dkv-*
+	@touch $(STAMP)
+
+demo: build
+	@$(PY) -m dkv demo
+
+test: test-packages build
+	@echo "running the tests"
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-packages
+test-packages:
+	@csrc/apt.sh install build make test
+
+ctests: test-packages build
+	@$(PY) -m pytest tests/c --c-build gcc
+
+test-asan: test-packages build
+	@$(PY) -m pytest tests/c --c-build asan
+
+test-tsan: test-packages build
+	@$(PY) -m pytest tests/c --c-build tsan
+
+soak: build
+	@echo "simulating $(SEEDS) seeds"
+	@$(PY) -m dkv.sim --seeds $(SEEDS)
+
+lint: test-packages build
+	@$(PY) -m pytest tests/lint
+	@echo "clang-tidy"
+	@clang-tidy --quiet $(filter %.c,$(C_FILES)) -- -std=c11 -D_GNU_SOURCE -Icsrc -Itests/c \
+	    -Ibuild/release/gen -isystem \
+	    $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+
+format: test-packages build
+	@echo "clang-format, ruff"
+	@clang-format -i $(C_FILES)
+	@$(PY) -m ruff check -q --fix .
+	@$(PY) -m ruff format -q .
+
+clean:
+	rm -rf build dist dkv/bin dkv/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
