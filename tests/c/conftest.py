@@ -1,0 +1,62 @@
+"""Shows each test of the C executables (tests/c/test_*.c) as a pytest item.
+
+An item runs `test_x NAME` in one of the builds of support.C_BUILDS, by default the strict gcc build
+and the one under clang's address and undefined-behaviour sanitizers.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import support
+
+TIMEOUT_S = 300
+
+
+class CTestError(Exception):
+    """A test of an executable failed; the text is what it printed."""
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if file_path.suffix == ".c" and file_path.name.startswith("test_"):
+        return CFile.from_parent(parent, path=file_path)
+    return None
+
+
+class CFile(pytest.File):
+    def collect(self) -> Iterator[pytest.Item]:
+        names = re.findall(r"CHECK_TEST\((\w+)\)", self.path.read_text())
+        for build in self.config.getoption("c_build"):
+            for name in names:
+                yield CItem.from_parent(self, name=f"{name}[{build}]", build=build, test=name)
+
+
+class CItem(pytest.Item):
+    def __init__(self, *, build: str, test: str, **rest: object) -> None:
+        super().__init__(**rest)
+        self.build = build
+        self.test = test
+
+    def runtest(self) -> None:
+        program = support.make(self.build, "ctests") / "ctests" / self.path.stem
+        done = subprocess.run(
+            [program.relative_to(support.ROOT), self.test],
+            cwd=support.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+        )
+        if done.returncode != 0 or f"ok {self.test}" not in done.stdout.splitlines():
+            raise CTestError(f"{done.stdout}exit status {done.returncode}")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo, style: object = None) -> object:
+        if isinstance(excinfo.value, CTestError | support.BuildError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"{self.path.stem}: {self.name}"

@@ -1,0 +1,48 @@
+"""What several tests share: where things are, and how they are built."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The ways in which the C tests are built: arguments of csrc/build.mk.
+C_BUILDS = {
+    "gcc": ["CC=gcc", "WERROR=1"],
+    "asan": ["CC=clang", "WERROR=1", "SAN=address,undefined"],
+    "tsan": ["CC=clang", "WERROR=1", "SAN=thread"],
+}
+
+
+class BuildError(Exception):
+    """make failed; the text is what it printed."""
+
+
+@functools.cache
+def make(build: str, *targets: str) -> Path:
+    """Builds `targets` in the way named `build`, once per test run; returns the directory."""
+    out = ROOT / "build" / build
+    jobs = len(os.sched_getaffinity(0))
+    command = ["make", "-f", "csrc/build.mk", f"-j{jobs}", f"OUT={out.relative_to(ROOT)}"]
+    command += [f"PYTHON={sys.executable}", *C_BUILDS[build], *targets]
+    done = subprocess.run(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode != 0:
+        raise BuildError(f"{' '.join(command)}\n{done.stdout}")
+    return out
+
+
+def project_files(*patterns: str) -> list[Path]:
+    """The project's own files, committed or about to be: what .gitignore hides is left out."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
