@@ -56,6 +56,7 @@ static inline void dkv_rpc_list_remove(dkv_rpc_link *link) {
 
 struct dkv_rpc_loop {
     grpc_completion_queue *queue;
+    pthread_mutex_t *lock;     /* let go while a poll waits; NULL: none */
     size_t open;               /* channels and servers not yet closed by their _del */
     size_t live;               /* streams, calls and servers that still expect completions */
     dkv_buf joined;            /* messages that arrive in pieces are put together here */

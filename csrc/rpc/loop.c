@@ -66,20 +66,30 @@ static gpr_timespec deadline_of(int64_t until_ns) {
     return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(left_ns, GPR_TIMESPAN));
 }
 
+void dkv_rpc_loop_set_lock(dkv_rpc_loop *loop, pthread_mutex_t *lock) {
+    loop->lock = lock;
+}
+
+static grpc_event wait_first(dkv_rpc_loop *loop, gpr_timespec deadline) {
+    if (loop->lock) pthread_mutex_unlock(loop->lock);
+    grpc_event event = grpc_completion_queue_next(loop->queue, deadline, NULL);
+    if (loop->lock) pthread_mutex_lock(loop->lock);
+    return event;
+}
+
 unsigned dkv_rpc_loop_poll(dkv_rpc_loop *loop, int64_t until_ns, unsigned max) {
     unsigned handled = 0;
-    gpr_timespec deadline = deadline_of(until_ns);
-    while (handled < max) {
-        grpc_event event = grpc_completion_queue_next(loop->queue, deadline, NULL);
-        if (event.type != GRPC_OP_COMPLETE) break;
-        deadline = gpr_inf_past(GPR_CLOCK_MONOTONIC);
+    gpr_timespec no_wait = gpr_inf_past(GPR_CLOCK_MONOTONIC);
+    grpc_event event = wait_first(loop, deadline_of(until_ns));
+    while (event.type == GRPC_OP_COMPLETE) {
         dkv_rpc_tag *tag = event.tag;
         if (tag == &loop->wake) {
             atomic_store(&loop->waking, false);
-            continue;
+        } else {
+            tag->complete(tag, event.success);
+            if (++handled == max) break;
         }
-        tag->complete(tag, event.success);
-        handled++;
+        event = grpc_completion_queue_next(loop->queue, no_wait, NULL);
     }
     return handled;
 }

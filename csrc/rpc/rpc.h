@@ -11,6 +11,7 @@
 #ifndef DKV_RPC_RPC_H
 #define DKV_RPC_RPC_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -39,6 +40,11 @@ unsigned dkv_rpc_loop_poll(dkv_rpc_loop *loop, int64_t until_ns, unsigned max);
 
 /* Makes a poll under way, or else the next one, return. Any thread. */
 void dkv_rpc_loop_wake(dkv_rpc_loop *loop);
+
+/* For a loop that several threads use in turn, one of them polling: `lock` (borrows), which every
+ * caller of this header then holds, is let go while poll waits for the first completion and held
+ * again when callbacks run. */
+void dkv_rpc_loop_set_lock(dkv_rpc_loop *loop, pthread_mutex_t *lock);
 
 /* Cancels whatever is left, drains, frees. Servers and channels must have been closed by their own
  * functions before; their callbacks are called here at the latest. Accepts NULL. */
