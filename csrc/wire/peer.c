@@ -1,0 +1,226 @@
+#include <assert.h>
+
+#include "base/err.h"
+#include "peer.pb-c.h"
+#include "wire/frame.h"
+#include "wire/parts.h"
+#include "wire/wire.h"
+
+/* A message and what it points at. */
+typedef struct parts {
+    Dkv__V1__Message message;
+    union {
+        struct {
+            Dkv__V1__Hello hello;
+            char cluster[DKV_NAME_MAX + 1];
+            char node_id[DKV_NAME_MAX + 1];
+        };
+        Dkv__V1__Ping ping;
+        Dkv__V1__Pong pong;
+        Dkv__V1__ApplyReply apply_reply;
+        Dkv__V1__Fetch fetch;
+        struct {
+            Dkv__V1__FetchReply fetch_reply;
+            Dkv__V1__Record record;
+            Dkv__V1__Version version;
+        };
+        struct {
+            Dkv__V1__Forward forward;
+            dkv_wire_request request;
+        };
+        dkv_wire_reply reply;
+    };
+} parts;
+
+/* ---- to bytes ---- */
+
+static void fill_hello(const dkv_hello *from, parts *to) {
+    dkv__v1__hello__init(&to->hello);
+    to->hello.cluster = dkv_wire_fill_text(from->cluster, to->cluster, sizeof to->cluster);
+    to->hello.node_id = dkv_wire_fill_text(from->node_id, to->node_id, sizeof to->node_id);
+    to->hello.epoch = from->epoch;
+    to->hello.map_digest = from->map_digest;
+    to->hello.store_id = from->store_id;
+    to->hello.remembers = from->remembers;
+    to->hello.is_new = from->is_new;
+    to->hello.in_sync = from->in_sync;
+    to->hello.wall_ms = from->wall_ms;
+    to->hello.err = from->err;
+    to->message.hello = &to->hello;
+}
+
+static void fill_record(const dkv_record *from, parts *to) {
+    dkv__v1__record__init(&to->record);
+    to->record.key = dkv_wire_fill_bytes(from->key);
+    to->record.value = dkv_wire_fill_bytes(from->value);
+    to->record.version = dkv_wire_fill_version(from->version, &to->version);
+    to->record.kind = (Dkv__V1__Kind)from->kind;
+}
+
+static void fill_fetch_reply(const dkv_message *from, parts *to) {
+    dkv__v1__fetch_reply__init(&to->fetch_reply);
+    to->fetch_reply.err = from->fetch_reply.err;
+    to->fetch_reply.in_sync = from->fetch_reply.in_sync;
+    if (from->fetch_reply.err == 0) {
+        fill_record(&from->fetch_reply.record, to);
+        to->fetch_reply.record = &to->record;
+    }
+    to->message.fetch_reply = &to->fetch_reply;
+}
+
+static void fill_forward(const dkv_message *from, parts *to) {
+    dkv__v1__forward__init(&to->forward);
+    dkv_wire_fill_request(0, &from->forward, &to->request);
+    to->forward.request = &to->request.request;
+    to->message.forward = &to->forward;
+}
+
+/* The forwarding node knows what it asked for; here the outcome tells a write from a read. */
+static void fill_forward_reply(const dkv_message *from, parts *to) {
+    const dkv_reply *reply = &from->forward_reply;
+    dkv_op op = reply->outcome == DKV_OUTCOME_NONE ? DKV_OP_GET : DKV_OP_PUT;
+    dkv_wire_fill_reply(0, op, reply, &to->reply);
+    to->message.forward_reply = &to->reply.reply;
+}
+
+static void fill_message(const dkv_message *from, parts *to) {
+    dkv__v1__message__init(&to->message);
+    to->message.id = from->id;
+    to->message.body_case = (Dkv__V1__Message__BodyCase)from->kind;
+    switch (from->kind) {
+    case DKV_MSG_HELLO:
+    case DKV_MSG_HELLO_REPLY: fill_hello(&from->hello, to); break;
+    case DKV_MSG_PING:
+        dkv__v1__ping__init(&to->ping);
+        to->message.ping = &to->ping;
+        break;
+    case DKV_MSG_PONG:
+        dkv__v1__pong__init(&to->pong);
+        to->pong.wall_ms = from->pong.wall_ms;
+        to->pong.state = from->pong.state;
+        to->message.pong = &to->pong;
+        break;
+    case DKV_MSG_APPLY:
+        fill_record(&from->apply, to);
+        to->message.apply = &to->record;
+        break;
+    case DKV_MSG_APPLY_REPLY:
+        dkv__v1__apply_reply__init(&to->apply_reply);
+        to->apply_reply.err = from->apply_reply.err;
+        to->apply_reply.state = from->apply_reply.state;
+        to->message.apply_reply = &to->apply_reply;
+        break;
+    case DKV_MSG_FETCH:
+        dkv__v1__fetch__init(&to->fetch);
+        to->fetch.key = dkv_wire_fill_bytes(from->fetch);
+        to->message.fetch = &to->fetch;
+        break;
+    case DKV_MSG_FETCH_REPLY: fill_fetch_reply(from, to); break;
+    case DKV_MSG_FORWARD: fill_forward(from, to); break;
+    case DKV_MSG_FORWARD_REPLY: fill_forward_reply(from, to); break;
+    }
+}
+
+int dkv_wire_put_message(dkv_buf *out, const dkv_message *message) {
+    parts to;
+    fill_message(message, &to);
+    return dkv_wire_append_item(out, &to.message.base);
+}
+
+/* ---- from bytes ---- */
+
+static int read_hello(const Dkv__V1__Hello *from, dkv_hello *out) {
+    *out = (dkv_hello){
+        .epoch = from->epoch,
+        .map_digest = from->map_digest,
+        .store_id = from->store_id,
+        .remembers = from->remembers,
+        .is_new = from->is_new,
+        .in_sync = from->in_sync,
+        .wall_ms = from->wall_ms,
+    };
+    if (dkv_wire_read_name(from->cluster, &out->cluster)) return DKV_ERR_PROTOCOL;
+    if (dkv_wire_read_name(from->node_id, &out->node_id)) return DKV_ERR_PROTOCOL;
+    return dkv_wire_read_err(from->err, &out->err);
+}
+
+/* A record without regard to its key, whose presence depends on the message. */
+static int read_record(const Dkv__V1__Record *from, dkv_record *out) {
+    if (from->value.len > DKV_VALUE_MAX) return DKV_ERR_PROTOCOL;
+    if ((uint32_t)from->kind > DKV_KIND_TOMBSTONE) return DKV_ERR_PROTOCOL;
+    if (from->kind == DKV__V1__KIND__KIND_TOMBSTONE && from->value.len) return DKV_ERR_PROTOCOL;
+    *out = (dkv_record){
+        .key = dkv_wire_read_bytes(from->key),
+        .value = dkv_wire_read_bytes(from->value),
+        .version = dkv_wire_read_version(from->version),
+        .kind = (dkv_kind)from->kind,
+    };
+    return dkv_version_is_none(out->version) ? DKV_ERR_PROTOCOL : DKV_OK;
+}
+
+static int check_key(dkv_slice key) {
+    return key.len >= 1 && key.len <= DKV_KEY_MAX ? DKV_OK : DKV_ERR_PROTOCOL;
+}
+
+static int read_fetch_reply(const Dkv__V1__FetchReply *from, dkv_message *out) {
+    out->fetch_reply.in_sync = from->in_sync;
+    if (dkv_wire_read_err(from->err, &out->fetch_reply.err)) return DKV_ERR_PROTOCOL;
+    if ((from->err == 0) != (from->record != NULL)) return DKV_ERR_PROTOCOL;
+    if (!from->record) return DKV_OK;
+    if (from->record->key.len) return DKV_ERR_PROTOCOL;
+    return read_record(from->record, &out->fetch_reply.record);
+}
+
+/* The forwarding node has checked the request: one outside its limits is a fault of that node. */
+static int read_forward(const Dkv__V1__Forward *from, dkv_request *out) {
+    if (!from->request) return DKV_ERR_PROTOCOL;
+    dkv_wire_read_request(from->request, out);
+    return dkv_request_check(out, NULL) ? DKV_ERR_PROTOCOL : DKV_OK;
+}
+
+static int read_message(const Dkv__V1__Message *from, dkv_message *out) {
+    int err;
+    *out = (dkv_message){.kind = (dkv_message_kind)from->body_case, .id = from->id};
+    switch (from->body_case) {
+    case DKV__V1__MESSAGE__BODY_HELLO: return read_hello(from->hello, &out->hello);
+    case DKV__V1__MESSAGE__BODY_HELLO_REPLY: return read_hello(from->hello_reply, &out->hello);
+    case DKV__V1__MESSAGE__BODY_PING: return DKV_OK;
+    case DKV__V1__MESSAGE__BODY_PONG:
+        out->pong.wall_ms = from->pong->wall_ms;
+        return dkv_wire_read_err(from->pong->state, &out->pong.state);
+    case DKV__V1__MESSAGE__BODY_APPLY:
+        err = read_record(from->apply, &out->apply);
+        return err ? err : check_key(out->apply.key);
+    case DKV__V1__MESSAGE__BODY_APPLY_REPLY:
+        err = dkv_wire_read_err(from->apply_reply->err, &out->apply_reply.err);
+        return err ? err : dkv_wire_read_err(from->apply_reply->state, &out->apply_reply.state);
+    case DKV__V1__MESSAGE__BODY_FETCH:
+        out->fetch = dkv_wire_read_bytes(from->fetch->key);
+        return check_key(out->fetch);
+    case DKV__V1__MESSAGE__BODY_FETCH_REPLY: return read_fetch_reply(from->fetch_reply, out);
+    case DKV__V1__MESSAGE__BODY_FORWARD: return read_forward(from->forward, &out->forward);
+    case DKV__V1__MESSAGE__BODY_FORWARD_REPLY:
+        return dkv_wire_read_reply(from->forward_reply, &out->forward_reply);
+    default: return DKV_ERR_PROTOCOL;
+    }
+}
+
+typedef struct message_sink {
+    void (*each)(void *user, const dkv_message *message);
+    void *user;
+} message_sink;
+
+static int deliver_message(void *user, const ProtobufCMessage *item) {
+    const message_sink *sink = user;
+    dkv_message message;
+    int err = read_message((const Dkv__V1__Message *)item, &message);
+    if (err) return err;
+    sink->each(sink->user, &message);
+    return DKV_OK;
+}
+
+int dkv_wire_each_message(dkv_slice batch, void (*each)(void *user, const dkv_message *message),
+                          void *user) {
+    message_sink sink = {each, user};
+    return dkv_wire_each_item(batch, &dkv__v1__message__descriptor, deliver_message, &sink);
+}
