@@ -1,5 +1,9 @@
 """dkv: a replicated key-value store."""
 
+from dkv import errors
 from dkv._version import __version__
+from dkv.errors import Error
+from dkv.ring import Member, Ring, RingChange
+from dkv.version import Version
 
-__all__ = ["__version__"]
+__all__ = ["Error", "Member", "Ring", "RingChange", "Version", "__version__", "errors"]
