@@ -1,0 +1,371 @@
+"""A cluster of real dkv-node processes on this machine, to try, break and measure.
+
+    with dkv.Cluster(nodes=5, replication=3) as cluster, cluster.client() as client:
+        client.put("greeting", b"hello")
+        cluster.kill("n2")
+        assert client.get("greeting") == b"hello"
+
+Each node has its own process, port, data directory, configuration file and log, all below one
+directory:
+
+    n1.yaml  n1.log  n1/     and so on for every node
+
+Ports come from the kernel. For each node the cluster keeps a socket bound to the node's port, but
+not listening, as long as it exists: so nobody is given the port while the node is down, and the
+node, which like that socket sets SO_REUSEADDR, can still bind it and listen.
+
+Nodes end with the process that started them, however that ends: each holds the reading end of a
+pipe as its standard input, and the kernel has been asked to kill it when the writing end closes.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dkv import node_program
+from dkv.errors import InvalidArgumentError, PreconditionError, TimeoutError, UnavailableError
+from dkv.ring import Nodes, Ring
+
+if TYPE_CHECKING:
+    from dkv.client import Client
+
+HOST = "127.0.0.1"
+READY_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 20.0
+POLL_S = 0.01
+
+
+class Cluster:
+    """Starts dkv-node processes and stops them again; a context manager.
+
+    `nodes` is a number of nodes (n1, n2, ...), or ids or members as `dkv.Ring` takes them, with
+    zones, hosts and weights; addresses are filled in. `directory` keeps everything and may hold an
+    earlier cluster of the same nodes, which goes on with its data; by default it is a temporary one
+    that is removed at the end unless `keep` is true. `port` is that of the first node, the others
+    follow it; by default the kernel chooses.
+
+    Raises `InvalidArgumentError` for a map that makes no ring, `PreconditionError` if dkv-node has
+    not been built, and `UnavailableError`, with the node's last words, if a node does not start.
+    """
+
+    def __init__(
+        self,
+        nodes: int | Nodes = 5,
+        replication: int = 3,
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        keep: bool = False,
+        port: int = 0,
+        name: str = "local",
+    ) -> None:
+        self._program = node_program.path()
+        ids = [f"n{i + 1}" for i in range(nodes)] if isinstance(nodes, int) else nodes
+        members = Ring(ids, replication).members
+        self._temporary = directory is None and not keep
+        self.directory = Path(directory or tempfile.mkdtemp(prefix="dkv-")).resolve()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._processes: dict[str, _Process] = {}
+        atexit.register(self.close)
+        try:
+            for i, member in enumerate(members):
+                self._processes[member.id] = _Process(
+                    member.id, self.directory, port + i if port else 0
+                )
+            self.ring = Ring(
+                [replace(m, address=self._processes[m.id].address) for m in members], replication
+            )
+            self._write_configurations(name)
+            for process in self._processes.values():
+                process.start(self._program)
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def _write_configurations(self, name: str) -> None:
+        common = [f"cluster: {_quoted(name)}", f"replication: {self.ring.replication}", "nodes:"]
+        for member in self.ring.members:
+            fields: dict[str, Any] = {"address": member.address}
+            if member.host != member.id:
+                fields["host"] = member.host
+            if member.zone:
+                fields["zone"] = member.zone
+            if member.weight != 1:
+                fields["weight"] = member.weight
+            common.append(f"  {_quoted(member.id)}: {_quoted(fields)}")
+        for process in self._processes.values():
+            own = [f"node: {_quoted(process.id)}", f"data: {_quoted('./' + process.data.name)}"]
+            process.configuration.write_text("\n".join([*own, *common, ""]))
+
+    # ---- what it is ----
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The ids of all nodes, running or not."""
+        return self.ring.nodes
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """The address of each node."""
+        return {id: process.address for id, process in self._processes.items()}
+
+    def address(self, node: str) -> str:
+        """The "host:port" of `node`."""
+        return self._find(node).address
+
+    def pid(self, node: str) -> int | None:
+        """The process id of `node`, or None if it is not running."""
+        return self._find(node).pid
+
+    def alive(self, node: str) -> bool:
+        """Whether the process of `node` exists; one that is paused does."""
+        return self._find(node).pid is not None
+
+    def logs(self, node: str) -> str:
+        """All that `node` has written to its log."""
+        return self._find(node).read_log()
+
+    # ---- using it ----
+
+    def client(self, **options: Any) -> "Client":
+        """A client of this cluster; `options` are those of `dkv.connect`."""
+        from dkv.client import connect
+
+        running = [id for id in self.nodes if self.alive(id)]
+        if not running:
+            raise UnavailableError("no node of the cluster is running", nodes=self.nodes)
+        return connect(",".join(self.address(id) for id in running), **options)
+
+    def status(self) -> dict[str, Any]:
+        """What each running node says of itself; None for a node that does not answer."""
+        with self.client() as client:
+            return dict(client.status())
+
+    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
+        """Waits until every node that was started accepts connections.
+
+        Raises `UnavailableError` with the end of its log if a node has ended, and `TimeoutError`.
+        """
+        deadline = time.monotonic() + timeout
+        for process in self._processes.values():
+            if process.started:
+                process.wait_ready(deadline)
+
+    # ---- breaking it ----
+
+    def kill(self, node: str) -> None:
+        """Ends `node` at once, as a crash does (SIGKILL), and waits until it is gone."""
+        self._running(node).end(signal.SIGKILL)
+
+    def stop(self, node: str) -> None:
+        """Stops `node` in order (SIGTERM) and waits until it has ended."""
+        self._running(node).end(signal.SIGTERM)
+
+    def start(self, node: str) -> None:
+        """Starts `node` again, with the data that it has, and waits until it answers."""
+        process = self._find(node)
+        if process.pid is not None:
+            raise PreconditionError(f"node {node} is running already")
+        process.start(self._program)
+        process.wait_ready(time.monotonic() + READY_TIMEOUT_S)
+
+    def pause(self, node: str) -> None:
+        """Freezes `node` (SIGSTOP): it accepts connections, but answers nothing."""
+        self._running(node).send(signal.SIGSTOP)
+
+    def resume(self, node: str) -> None:
+        """Lets a paused `node` go on (SIGCONT)."""
+        self._running(node).send(signal.SIGCONT)
+
+    def wipe(self, node: str) -> None:
+        """Removes all data of `node`, which must not be running."""
+        process = self._find(node)
+        if process.pid is not None:
+            raise PreconditionError(f"node {node} is running: kill or stop it first")
+        shutil.rmtree(process.data, ignore_errors=True)
+
+    def close(self) -> None:
+        """Stops all nodes in order and removes the directory if it is temporary."""
+        atexit.unregister(self.close)
+        processes = self._processes.values()
+        for process in processes:
+            process.send_end(signal.SIGTERM)
+        for process in processes:
+            process.await_end()
+            process.release_port()
+        if self._temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        running = sum(self.alive(id) for id in self.nodes)
+        return f"Cluster(nodes={len(self.nodes)}, running={running}, directory={self.directory!s})"
+
+    def _find(self, node: str) -> "_Process":
+        process = self._processes.get(node)
+        if process is None:
+            raise InvalidArgumentError(
+                f"there is no node {node!r} in this cluster: {', '.join(self._processes)}"
+            )
+        return process
+
+    def _running(self, node: str) -> "_Process":
+        process = self._find(node)
+        if process.pid is None:
+            raise PreconditionError(f"node {node} is not running")
+        return process
+
+
+class _Process:
+    """One node: its files, its port, and its process while it runs."""
+
+    def __init__(self, id: str, directory: Path, port: int) -> None:
+        self.id = id
+        self.configuration = directory / f"{id}.yaml"
+        self.log = directory / f"{id}.log"
+        self.data = directory / id
+        self._port_holder = _hold_port(port)
+        self.address = f"{HOST}:{self._port_holder.getsockname()[1]}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leash = -1
+
+    @property
+    def pid(self) -> int | None:
+        if self._process is None or self._process.poll() is not None:
+            return None
+        return self._process.pid
+
+    @property
+    def started(self) -> bool:
+        """Whether it should be running: started and not ended by us."""
+        return self._process is not None
+
+    def read_log(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def start(self, program: Path) -> None:
+        self._forget()
+        reader, self._leash = os.pipe()
+        try:
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [program, "--config", self.configuration],
+                    stdin=reader,
+                    stdout=log,
+                    stderr=log,
+                    process_group=0,  # Ctrl-C is meant for us
+                )
+            _kill_when_pipe_closes(reader, self._process.pid)
+        finally:
+            os.close(reader)
+
+    def wait_ready(self, deadline: float) -> None:
+        host, _, port = self.address.rpartition(":")
+        while True:
+            with contextlib.suppress(OSError):
+                socket.create_connection((host, int(port)), timeout=1).close()
+                return
+            if self.pid is None:
+                raise UnavailableError(
+                    f"node {self.id} did not start; its log ends with:\n{self._last_words()}",
+                    nodes=(self.id,),
+                )
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"node {self.id} does not listen on {self.address}; its log ends with:\n"
+                    f"{self._last_words()}",
+                    nodes=(self.id,),
+                )
+            time.sleep(POLL_S)
+
+    def _last_words(self) -> str:
+        return "\n".join(self.read_log().splitlines()[-5:]) or "(nothing)"
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def end(self, number: signal.Signals) -> None:
+        """Sends a signal that ends the process, and waits until it has ended.
+
+        A process that takes too long is killed, and `TimeoutError` says so.
+        """
+        self.send_end(number)
+        if not self.await_end():
+            raise TimeoutError(
+                f"node {self.id} did not stop within {STOP_TIMEOUT_S:.0f} s and was killed",
+                nodes=(self.id,),
+            )
+
+    def send_end(self, number: signal.Signals) -> None:
+        self.send(number)
+        self.send(signal.SIGCONT)  # a paused process does not see other signals than SIGKILL
+
+    def await_end(self) -> bool:
+        """False if the process had to be killed."""
+        in_time = True
+        if self._process is not None:
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                in_time = False
+                self._process.kill()
+                self._process.wait()
+        self._forget()
+        return in_time
+
+    def _forget(self) -> None:
+        self._process = None
+        if self._leash >= 0:
+            os.close(self._leash)
+            self._leash = -1
+
+    def release_port(self) -> None:
+        self._port_holder.close()
+
+
+def _hold_port(port: int) -> socket.socket:
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind((HOST, port))
+    except OSError as error:
+        holder.close()
+        raise UnavailableError(
+            f"port {port} cannot be used: {os.strerror(error.errno or 0)}"
+        ) from error
+    return holder
+
+
+def _kill_when_pipe_closes(reader: int, pid: int) -> None:
+    """Asks the kernel to send SIGKILL to `pid` when the other end of the pipe is closed."""
+    fcntl.fcntl(reader, fcntl.F_SETOWN, pid)
+    fcntl.fcntl(reader, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(reader, fcntl.F_SETFL, os.O_ASYNC)
+
+
+def _quoted(value: Any) -> str:
+    """YAML for `value`: all JSON is YAML, too."""
+    return json.dumps(value)
