@@ -32,7 +32,9 @@ int dkv_wire_append_item(dkv_buf *out, const ProtobufCMessage *item) {
 }
 
 int dkv_wire_append(dkv_buf *out, const ProtobufCMessage *message) {
-    int err = dkv_buf_reserve(out, protobuf_c_message_get_packed_size(message));
+    size_t size = protobuf_c_message_get_packed_size(message);
+    if (size == 0) return DKV_OK;
+    int err = dkv_buf_reserve(out, size);
     if (err) return err;
     out->len += protobuf_c_message_pack(message, out->data + out->len);
     return DKV_OK;
