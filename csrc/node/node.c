@@ -1,0 +1,230 @@
+#include "node/node.h"
+
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "replica/replica.h"
+
+struct dkv_node {
+    dkv_ring *ring;
+    dkv_store *store;
+    dkv_trust trust;
+    dkv_peers *peers;
+    dkv_replica *replica;
+    uint64_t facts_handed; /* trust changes handed to the store */
+    int64_t facts_due_ns;  /* when to hand in the rest: later, after the store has refused */
+    uint32_t jobs_out;
+    bool failed; /* the store failed: nothing is done any more */
+};
+
+#define FACTS_RETRY_MS 250u
+
+/* Store cookies of facts: which changes of the trust they hold. */
+static uint64_t facts_cookie(uint64_t changes) {
+    return DKV_REPLICA_COOKIE_END | changes;
+}
+
+static void peer_changed(void *user, const dkv_moment *at, uint16_t peer) {
+    dkv_node *node = user;
+    dkv_replica_peer_changed(node->replica, at, peer);
+}
+
+static int make_peers(dkv_node *node, const dkv_node_options *options, uint16_t self,
+                      dkv_timing timing) {
+    return dkv_peers_new(
+        &(dkv_peers_options){
+            .map = dkv_ring_map(node->ring),
+            .self = self,
+            .timing = timing,
+            .seed = options->seed,
+            .trust = &node->trust,
+            .changed = peer_changed,
+            .user = node,
+        },
+        &node->peers);
+}
+
+static int make_replica(dkv_node *node, uint16_t self, dkv_timing timing) {
+    return dkv_replica_new(
+        &(dkv_replica_options){
+            .ring = node->ring,
+            .self = self,
+            .store = node->store,
+            .peers = node->peers,
+            .trust = &node->trust,
+            .timing = timing,
+        },
+        &node->replica);
+}
+
+int dkv_node_new(const dkv_node_options *options, dkv_node **out) {
+    dkv_timing timing = dkv_timing_or_default(options->timing);
+    int self = dkv_cluster_map_find(options->map, options->id);
+    if (self < 0) return DKV_ERR_INVALID;
+    dkv_node *node = calloc(1, sizeof *node);
+    if (!node) return DKV_ERR_NO_MEMORY;
+    int err = dkv_ring_new(options->map, &node->ring);
+    if (err) goto fail;
+    node->store = options->store;
+    err = dkv_trust_init(&node->trust, dkv_ring_map(node->ring), (uint16_t)self,
+                         dkv_store_id(node->store), dkv_store_facts(node->store));
+    if (err) goto fail;
+    err = make_peers(node, options, (uint16_t)self, timing);
+    if (err) goto fail;
+    err = make_replica(node, (uint16_t)self, timing);
+    if (err) goto fail;
+    *out = node;
+    return DKV_OK;
+
+fail:
+    node->store = NULL; /* stays the caller's */
+    dkv_node_del(node);
+    return err;
+}
+
+void dkv_node_del(dkv_node *node) {
+    if (!node) return;
+    dkv_replica_del(node->replica);
+    dkv_peers_del(node->peers);
+    dkv_trust_free(&node->trust);
+    dkv_store_del(node->store);
+    dkv_ring_del(node->ring);
+    free(node);
+}
+
+/* ---- store ---- */
+
+static bool facts_wait(const dkv_node *node) {
+    return node->facts_handed != node->trust.changes;
+}
+
+static void hand_facts_to_store(dkv_node *node, const dkv_moment *at) {
+    if (!facts_wait(node) || at->now_ns < node->facts_due_ns) return;
+    dkv_buf facts = {0};
+    uint64_t changes = node->trust.changes;
+    int err = dkv_trust_encode(&node->trust, &facts);
+    if (!err) err = dkv_store_set_facts(node->store, dkv_buf_slice(&facts), facts_cookie(changes));
+    dkv_buf_free(&facts);
+    if (err) {
+        node->facts_due_ns = at->now_ns + dkv_ns_of_ms(FACTS_RETRY_MS);
+    } else {
+        node->facts_handed = changes;
+    }
+}
+
+static void facts_stored(dkv_node *node, const dkv_moment *at, const dkv_store_event *event) {
+    if (event->err) { /* the disk is full, say: hand them in again */
+        node->facts_handed = 0;
+        node->facts_due_ns = at->now_ns + dkv_ns_of_ms(FACTS_RETRY_MS);
+        return;
+    }
+    dkv_replica_ready(node->replica, at);
+    dkv_peers_durable(node->peers, at, event->cookie & ~DKV_REPLICA_COOKIE_END);
+}
+
+static void take_store_events(dkv_node *node, const dkv_moment *at) {
+    dkv_store_event event;
+    while (!node->failed && dkv_store_next_event(node->store, &event)) {
+        if (event.kind == DKV_STORE_FAILED) {
+            node->failed = true;
+            at->effects->fatal(at->effects->user, event.err,
+                               "a sync of the data directory failed: what was written since the "
+                               "last good sync is not confirmed; the node stops");
+        } else if (event.cookie >= DKV_REPLICA_COOKIE_END) {
+            facts_stored(node, at, &event);
+        } else {
+            dkv_replica_stored(node->replica, at, &event);
+        }
+    }
+}
+
+static void hand_out_jobs(dkv_node *node, const dkv_moment *at) {
+    dkv_disk_job *job;
+    while (!node->failed && (job = dkv_store_next_job(node->store))) {
+        node->jobs_out++;
+        at->effects->disk(at->effects->user, job);
+    }
+}
+
+/* ---- events ---- */
+
+static void tick(dkv_node *node, const dkv_moment *at) {
+    dkv_peers_tick(node->peers, at);
+    dkv_replica_tick(node->replica, at);
+    hand_facts_to_store(node, at);
+    hand_out_jobs(node, at);
+}
+
+static void message_came(dkv_node *node, const dkv_moment *at, dkv_link link,
+                         const dkv_message *message) {
+    int peer = dkv_peers_message(node->peers, at, link, message, dkv_replica_state(node->replica));
+    if (peer >= 0) dkv_replica_message(node->replica, at, link, (uint16_t)peer, message);
+}
+
+void dkv_node_step(dkv_node *node, const dkv_event *event, const dkv_effects *effects) {
+    dkv_moment at = {event->now_ns, event->wall_ms, effects};
+    if (node->failed) return;
+    switch (event->kind) {
+    case DKV_EVENT_TICK: tick(node, &at); break;
+    case DKV_EVENT_REQUEST:
+        dkv_replica_request(node->replica, &at, event->request.handle, event->request.request);
+        break;
+    case DKV_EVENT_LINK_OPENED: dkv_peers_link_opened(node->peers, &at, event->link); break;
+    case DKV_EVENT_LINK_ACCEPTED: dkv_peers_link_accepted(node->peers, &at, event->link); break;
+    case DKV_EVENT_LINK_CLOSED: dkv_peers_link_closed(node->peers, &at, event->link); break;
+    case DKV_EVENT_MESSAGE:
+        message_came(node, &at, event->message.link, event->message.message);
+        break;
+    case DKV_EVENT_DISK_DONE:
+        node->jobs_out--;
+        dkv_store_job_done(node->store, event->job);
+        break;
+    }
+    take_store_events(node, &at);
+}
+
+int64_t dkv_node_next_timer(const dkv_node *node) {
+    if (node->failed) return INT64_MAX;
+    int64_t next_ns = dkv_peers_next_timer(node->peers);
+    int64_t replica_ns = dkv_replica_next_timer(node->replica);
+    if (replica_ns < next_ns) next_ns = replica_ns;
+    if (facts_wait(node) && node->facts_due_ns < next_ns) next_ns = node->facts_due_ns;
+    return next_ns;
+}
+
+/* ---- looking in ---- */
+
+const dkv_ring *dkv_node_ring(const dkv_node *node) {
+    return node->ring;
+}
+
+dkv_store *dkv_node_store(dkv_node *node) {
+    return node->store;
+}
+
+bool dkv_node_idle(const dkv_node *node) {
+    dkv_replica_counts counts = dkv_replica_counts_get(node->replica);
+    dkv_store_stats stats;
+    dkv_store_stats_get(node->store, &stats);
+    return counts.requests == 0 && counts.serves == 0 && node->jobs_out == 0 &&
+           stats.unsynced_bytes == 0;
+}
+
+void dkv_node_status_get(const dkv_node *node, dkv_node_status *out) {
+    dkv_replica_counts counts = dkv_replica_counts_get(node->replica);
+    *out = (dkv_node_status){
+        .self = node->trust.self,
+        .in_sync = node->trust.in_sync,
+        .clock_off = dkv_peers_clock_off(node->peers),
+        .requests = counts.requests,
+        .gets = counts.gets,
+        .puts = counts.puts,
+        .deletes = counts.deletes,
+        .failed = counts.failed,
+    };
+    dkv_store_stats_get(node->store, &out->store);
+}
+
+dkv_reach dkv_node_reach(const dkv_node *node, uint16_t peer) {
+    return dkv_peers_reach(node->peers, peer);
+}

@@ -1,0 +1,288 @@
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "replica/internal.h"
+
+int dkv_replica_new(const dkv_replica_options *options, dkv_replica **out) {
+    dkv_replica *replica = calloc(1, sizeof *replica);
+    if (!replica) return DKV_ERR_NO_MEMORY;
+    replica->options = *options;
+    *out = replica;
+    return DKV_OK;
+}
+
+static void request_del(request *r) {
+    if (r->task.kind == TASK_WRITE) {
+        dkv_write_del((write_request *)r);
+    } else {
+        dkv_read_del((read_request *)r);
+    }
+}
+
+void dkv_replica_del(dkv_replica *replica) {
+    if (!replica) return;
+    while (replica->requests) {
+        request *r = replica->requests;
+        dkv_replica_forget(replica, r);
+        request_del(r);
+    }
+    for (size_t i = 0; i < replica->tasks.cap; i++) free(replica->tasks.slots[i].value);
+    dkv_map_free(&replica->tasks);
+    dkv_timers_free(&replica->timers);
+    free(replica);
+}
+
+/* ---- tables ---- */
+
+int dkv_replica_task_add(dkv_replica *replica, task *t, task_kind kind) {
+    t->kind = kind;
+    t->id = ++replica->last_id;
+    assert(t->id < DKV_REPLICA_COOKIE_END);
+    return dkv_map_set(&replica->tasks, t->id, t);
+}
+
+void dkv_replica_forget(dkv_replica *replica, request *r) {
+    dkv_map_remove(&replica->tasks, r->task.id);
+    dkv_timers_cancel(&replica->timers, &r->timer);
+    *r->link = r->next;
+    if (r->next) r->next->link = r->link;
+    replica->counts.requests--;
+}
+
+static void list_request(dkv_replica *replica, request *r) {
+    r->next = replica->requests;
+    r->link = &replica->requests;
+    if (r->next) r->next->link = &r->next;
+    replica->requests = r;
+    replica->counts.requests++;
+}
+
+void dkv_replica_set_timer(dkv_replica *replica, request *r, int64_t at_ns) {
+    /* A timer is set when the request is made and only moved from then on, which cannot fail. */
+    int err = dkv_timers_set(&replica->timers, &r->timer, at_ns);
+    assert(!err);
+    (void)err;
+}
+
+/* ---- what requests have in common ---- */
+
+int dkv_replica_place(const request *r, uint16_t peer) {
+    for (int i = 0; i < r->n; i++) {
+        if (r->list[i] == peer) return i;
+    }
+    return -1;
+}
+
+unsigned dkv_replica_count(const request *r, unsigned set) {
+    unsigned count = 0;
+    for (unsigned i = 0; i < r->n; i++) count += (set >> r->at[i]) & 1;
+    return count;
+}
+
+dkv_node_names dkv_replica_names(const dkv_replica *replica, const request *r, unsigned set) {
+    const dkv_cluster_map *map = dkv_ring_map(replica->options.ring);
+    dkv_node_names names = {0};
+    for (unsigned i = 0; i < r->n; i++) {
+        if ((set >> r->at[i]) & 1) {
+            names.ids[names.n++] = dkv_slice_of(map->members[r->list[i]].id);
+        }
+    }
+    return names;
+}
+
+void dkv_replica_list(char *text, size_t size, dkv_node_names names) {
+    size_t used = 0;
+    if (names.n == 0) snprintf(text, size, "none");
+    for (unsigned i = 0; i < names.n && used < size; i++) {
+        int n = snprintf(text + used, size - used, "%s%.*s", i ? ", " : "", (int)names.ids[i].len,
+                         (const char *)names.ids[i].data);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+static void count_reply(dkv_replica *replica, dkv_op op, int err) {
+    replica->counts.gets += op == DKV_OP_GET;
+    replica->counts.puts += op == DKV_OP_PUT;
+    replica->counts.deletes += op == DKV_OP_DELETE;
+    replica->counts.failed += err && err != DKV_ERR_NOT_FOUND;
+}
+
+void dkv_replica_reply(dkv_replica *replica, const dkv_moment *at, reply_to to, dkv_op op,
+                       const dkv_reply *reply) {
+    if (to.link) {
+        dkv_message message = {.kind = DKV_MSG_FORWARD_REPLY, .id = to.id, .forward_reply = *reply};
+        at->effects->send(at->effects->user, to.link, &message);
+    } else {
+        count_reply(replica, op, reply->err);
+        at->effects->reply(at->effects->user, to.id, reply);
+    }
+}
+
+static void refuse(dkv_replica *replica, const dkv_moment *at, reply_to to, dkv_op op, int err,
+                   const char *detail) {
+    dkv_reply reply = {.err = err, .detail = dkv_slice_of(detail)};
+    if (op != DKV_OP_GET) reply.outcome = DKV_OUTCOME_NOT_APPLIED;
+    dkv_replica_reply(replica, at, to, op, &reply);
+}
+
+/* ---- a request comes in ---- */
+
+static void place_request(const dkv_replica *replica, request *r) {
+    const dkv_ring *ring = replica->options.ring;
+    r->n = (uint8_t)dkv_ring_replication(ring);
+    memcpy(r->list, dkv_ring_replicas(ring, r->hash.token), r->n * sizeof r->list[0]);
+    r->mine = (int8_t)dkv_replica_place(r, replica->options.self);
+    r->needs = (uint8_t)dkv_level_needs(r->level, r->op, r->n);
+}
+
+/* Makes the request of either kind with a copy of its key, registered and with its timer set; NULL
+ * without memory. */
+static request *request_new(dkv_replica *replica, const dkv_moment *at, reply_to to,
+                            const dkv_request *asked) {
+    bool reads = asked->op == DKV_OP_GET;
+    size_t size = reads ? sizeof(read_request) : sizeof(write_request);
+    request *r = calloc(1, size + asked->key.len);
+    if (!r) return NULL;
+    uint8_t *key = (uint8_t *)r + size;
+    memcpy(key, asked->key.data, asked->key.len);
+    uint32_t timeout_ms = asked->timeout_ms ? asked->timeout_ms : DKV_TIMEOUT_DEFAULT_MS;
+    r->to = to;
+    r->op = asked->op;
+    r->level = asked->level;
+    r->key = (dkv_slice){key, asked->key.len};
+    r->hash = dkv_hash_key(r->key);
+    r->deadline_ns = at->now_ns + dkv_ns_of_ms(timeout_ms);
+    place_request(replica, r);
+    if (dkv_timers_set(&replica->timers, &r->timer, r->deadline_ns)) goto no_timer;
+    if (dkv_replica_task_add(replica, &r->task, reads ? TASK_READ : TASK_WRITE)) goto no_task;
+    list_request(replica, r);
+    return r;
+
+no_task:
+    dkv_timers_cancel(&replica->timers, &r->timer);
+no_timer:
+    free(r);
+    return NULL;
+}
+
+static void begin(dkv_replica *replica, const dkv_moment *at, reply_to to,
+                  const dkv_request *asked) {
+    char why[DKV_DETAIL_MAX];
+    if (dkv_request_check(asked, why)) {
+        refuse(replica, at, to, asked->op, DKV_ERR_INVALID, why);
+        return;
+    }
+    if (replica->counts.requests >= DKV_REQUESTS_MAX) {
+        refuse(replica, at, to, asked->op, DKV_ERR_BUSY,
+               "too many requests under way in this node");
+        return;
+    }
+    request *r = request_new(replica, at, to, asked);
+    if (!r) {
+        refuse(replica, at, to, asked->op, DKV_ERR_NO_MEMORY, "the node is out of memory");
+    } else if (to.link && r->mine < 0) { /* forwarded once is enough: our maps differ */
+        refuse(replica, at, to, asked->op, DKV_ERR_EPOCH, "forwarded to a node without a replica");
+        dkv_replica_forget(replica, r);
+        request_del(r);
+    } else if (r->task.kind == TASK_READ) {
+        ((read_request *)r)->failover = asked->failover;
+        dkv_read_begin(replica, at, (read_request *)r);
+    } else {
+        write_request *w = (write_request *)r;
+        w->last_seen = asked->last_seen;
+        w->value = asked->op == DKV_OP_PUT ? asked->value : (dkv_slice){0};
+        dkv_write_begin(replica, at, w);
+    }
+}
+
+void dkv_replica_request(dkv_replica *replica, const dkv_moment *at, uint64_t handle,
+                         const dkv_request *asked) {
+    begin(replica, at, (reply_to){0, handle}, asked);
+}
+
+/* ---- what happens to requests under way ---- */
+
+static void answered(dkv_replica *replica, const dkv_moment *at, uint16_t peer,
+                     const dkv_message *message) {
+    task *t = dkv_map_get(&replica->tasks, message->id);
+    if (!t) return; /* the request has ended without this answer */
+    if (t->kind == TASK_WRITE && message->kind != DKV_MSG_FETCH_REPLY) {
+        dkv_write_answered(replica, at, (write_request *)t, peer, message);
+    } else if (t->kind == TASK_READ && message->kind == DKV_MSG_FETCH_REPLY) {
+        dkv_read_answered(replica, at, (read_request *)t, peer, message);
+    }
+}
+
+void dkv_replica_message(dkv_replica *replica, const dkv_moment *at, dkv_link link, uint16_t peer,
+                         const dkv_message *message) {
+    switch (message->kind) {
+    case DKV_MSG_APPLY: dkv_serve_apply(replica, at, link, message); break;
+    case DKV_MSG_FETCH: dkv_serve_fetch(replica, at, link, message); break;
+    case DKV_MSG_FORWARD:
+        begin(replica, at, (reply_to){link, message->id}, &message->forward);
+        break;
+    default: answered(replica, at, peer, message); break;
+    }
+}
+
+void dkv_replica_stored(dkv_replica *replica, const dkv_moment *at, const dkv_store_event *event) {
+    task *t = dkv_map_get(&replica->tasks, event->cookie);
+    if (!t) return; /* answered already: by other replicas, or by its deadline */
+    switch (t->kind) {
+    case TASK_WRITE: dkv_write_stored(replica, at, (write_request *)t, event->err); break;
+    case TASK_READ: dkv_read_stored(replica, at, (read_request *)t, event); break;
+    case TASK_SERVE: dkv_serve_stored(replica, at, t, event); break;
+    }
+}
+
+void dkv_replica_peer_changed(dkv_replica *replica, const dkv_moment *at, uint16_t peer) {
+    for (request *r = replica->requests, *next; r; r = next) {
+        next = r->next; /* a request may end here, but only itself */
+        if (dkv_replica_place(r, peer) < 0) continue;
+        if (r->task.kind == TASK_WRITE) {
+            dkv_write_peer_changed(replica, at, (write_request *)r, peer);
+        } else {
+            dkv_read_peer_changed(replica, at, (read_request *)r, peer);
+        }
+    }
+}
+
+void dkv_replica_ready(dkv_replica *replica, const dkv_moment *at) {
+    replica->ready = true;
+    for (request *r = replica->requests, *next; r; r = next) {
+        next = r->next;
+        if (r->task.kind == TASK_WRITE && !((write_request *)r)->sent) {
+            dkv_write_begin(replica, at, (write_request *)r);
+        }
+    }
+}
+
+void dkv_replica_tick(dkv_replica *replica, const dkv_moment *at) {
+    dkv_timer *timer;
+    while ((timer = dkv_timers_pop(&replica->timers, at->now_ns))) {
+        request *r = (request *)(void *)((char *)timer - offsetof(request, timer));
+        /* Back in at its deadline at once: the room is there, so that setting it cannot fail. */
+        dkv_replica_set_timer(replica, r, r->deadline_ns);
+        if (r->task.kind == TASK_WRITE) {
+            dkv_write_timer(replica, at, (write_request *)r);
+        } else {
+            dkv_read_timer(replica, at, (read_request *)r);
+        }
+    }
+}
+
+int64_t dkv_replica_next_timer(const dkv_replica *replica) {
+    return dkv_timers_next(&replica->timers);
+}
+
+int dkv_replica_state(const dkv_replica *replica) {
+    if (replica->counts.serves >= DKV_SERVES_MAX) return DKV_ERR_BUSY;
+    return dkv_store_admits(replica->options.store, 0);
+}
+
+dkv_replica_counts dkv_replica_counts_get(const dkv_replica *replica) {
+    return replica->counts;
+}

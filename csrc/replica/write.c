@@ -1,0 +1,287 @@
+/* One client's put or delete.
+ *
+ * Invariants:
+ * 1. Before `sent` is set nothing was written anywhere: an error until then is NOT_APPLIED.
+ * 2. A version is issued once, after all known obstacles were checked, and `sent` is set with it.
+ * 3. From then on the write ends as APPLIED when `needs` replicas have confirmed, or as UNKNOWN as
+ *    soon as that can no longer happen, or at the deadline. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "replica/internal.h"
+
+void dkv_write_del(write_request *w) {
+    dkv_buf_free(&w->held);
+    free(w);
+}
+
+static void end(dkv_replica *replica, write_request *w) {
+    dkv_replica_forget(replica, &w->r);
+    dkv_write_del(w);
+}
+
+static const char *verb(const write_request *w) {
+    return w->r.op == DKV_OP_PUT ? "put" : "delete";
+}
+
+static void reply_and_end(dkv_replica *replica, const dkv_moment *at, write_request *w, int err,
+                          dkv_outcome outcome, const char *detail) {
+    dkv_reply reply = {
+        .err = err,
+        .outcome = outcome,
+        .version = w->version,
+        .holding = dkv_replica_names(replica, &w->r, DKV_SET(HAS)),
+        .missing = dkv_replica_names(replica, &w->r, DKV_SET_ALL & ~DKV_SET(HAS)),
+        .detail = dkv_slice_of(detail),
+    };
+    if (!w->sent) { /* the others were able and willing: they do not stand in the way */
+        reply.missing = dkv_replica_names(replica, &w->r, DKV_SET(FAILED) | DKV_SET(WAITING));
+    }
+    dkv_replica_reply(replica, at, w->r.to, w->r.op, &reply);
+    end(replica, w);
+}
+
+static void refuse(dkv_replica *replica, const dkv_moment *at, write_request *w, int err,
+                   const char *detail) {
+    reply_and_end(replica, at, w, err, DKV_OUTCOME_NOT_APPLIED, detail);
+}
+
+/* Too few replicas can take the write: says which level would do. */
+static void refuse_for_obstacles(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    unsigned stuck = DKV_SET(FAILED) | DKV_SET(WAITING);
+    unsigned able = w->r.n - dkv_replica_count(&w->r, stuck);
+    char names[DKV_REPLICATION_MAX * (DKV_NAME_MAX + 2)], way_out[64] = "", detail[DKV_DETAIL_MAX];
+    dkv_replica_list(names, sizeof names, dkv_replica_names(replica, &w->r, stuck));
+    int err = w->failure ? w->failure : DKV_ERR_UNAVAILABLE;
+    unsigned quorum = w->r.n / 2 + 1;
+    if (w->r.needs > quorum && able >= quorum) {
+        snprintf(way_out, sizeof way_out, "; write=\"quorum\" needs %u and would succeed", quorum);
+    }
+    snprintf(detail, sizeof detail,
+             "%s needs %u of %u replicas, %u can take it; %s: %.120s; "
+             "nothing was written%s",
+             verb(w), w->r.needs, w->r.n, able,
+             err == DKV_ERR_UNAVAILABLE ? "not reachable"
+             : err == DKV_ERR_NO_SPACE  ? "disk full"
+                                        : "busy",
+             names, way_out);
+    refuse(replica, at, w, err, detail);
+}
+
+static void unknown(dkv_replica *replica, const dkv_moment *at, write_request *w, int err) {
+    char names[DKV_REPLICATION_MAX * (DKV_NAME_MAX + 2)], detail[DKV_DETAIL_MAX];
+    dkv_replica_list(names, sizeof names,
+                     dkv_replica_names(replica, &w->r, DKV_SET_ALL & ~DKV_SET(HAS)));
+    snprintf(detail, sizeof detail,
+             "%s was begun but %u of %u needed replicas confirmed it (%s); "
+             "not confirmed by: %.120s; its outcome is unknown",
+             verb(w), dkv_replica_count(&w->r, DKV_SET(HAS)), w->r.needs,
+             err == DKV_ERR_DEADLINE ? "the deadline passed" : dkv_err_sentence(err), names);
+    reply_and_end(replica, at, w, err, DKV_OUTCOME_UNKNOWN, detail);
+}
+
+static void settle(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    unsigned has = dkv_replica_count(&w->r, DKV_SET(HAS));
+    if (has >= w->r.needs) {
+        reply_and_end(replica, at, w, DKV_OK, DKV_OUTCOME_APPLIED, "");
+    } else if (has + dkv_replica_count(&w->r, DKV_SET(ASKED)) < w->r.needs) {
+        unknown(replica, at, w, w->failure ? w->failure : DKV_ERR_UNAVAILABLE);
+    }
+}
+
+/* Keeps the write until a link is open or this node is ready, for `connect_ms` at most. */
+static void hold(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    if (!w->held.data && w->value.len) {
+        if (dkv_buf_append(&w->held, w->value)) {
+            refuse(replica, at, w, DKV_ERR_NO_MEMORY, "the node is out of memory");
+            return;
+        }
+        w->value = dkv_buf_slice(&w->held);
+    }
+    int64_t until_ns = w->begun_ns + dkv_ns_of_ms(replica->options.timing.connect_ms);
+    dkv_replica_set_timer(replica, &w->r,
+                          until_ns < w->r.deadline_ns ? until_ns : w->r.deadline_ns);
+}
+
+static bool may_wait(const dkv_replica *replica, const dkv_moment *at, const write_request *w) {
+    return at->now_ns < w->r.deadline_ns &&
+           at->now_ns - w->begun_ns < dkv_ns_of_ms(replica->options.timing.connect_ms);
+}
+
+/* ---- forwarding, where this node holds no replica ---- */
+
+static void forward_to(dkv_replica *replica, const dkv_moment *at, write_request *w, unsigned i) {
+    uint32_t left_ms = (uint32_t)((w->r.deadline_ns - at->now_ns) / 1000000);
+    dkv_message message = {.kind = DKV_MSG_FORWARD, .id = w->r.task.id};
+    message.forward = (dkv_request){
+        .op = w->r.op,
+        .level = w->r.level,
+        .timeout_ms = left_ms - left_ms / 16 + 1, /* so that its answer comes before our deadline */
+        .last_seen = w->last_seen,
+        .key = w->r.key,
+        .value = w->value,
+    };
+    w->sent = w->forwarded = true;
+    w->r.at[i] = ASKED;
+    dkv_peers_send(replica->options.peers, at, w->r.list[i], &message);
+    dkv_buf_free(&w->held);
+    dkv_replica_set_timer(replica, &w->r, w->r.deadline_ns);
+}
+
+static void forward(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    for (unsigned i = 0; i < w->r.n; i++) {
+        dkv_reach reach = dkv_peers_want(replica->options.peers, at, w->r.list[i]);
+        w->r.at[i] = reach == DKV_REACH_DOWN ? FAILED : WAITING;
+        if (reach == DKV_REACH_UP) {
+            forward_to(replica, at, w, i);
+            return;
+        }
+    }
+    if (dkv_replica_count(&w->r, DKV_SET(WAITING)) && may_wait(replica, at, w)) {
+        hold(replica, at, w);
+    } else {
+        refuse_for_obstacles(replica, at, w);
+    }
+}
+
+/* ---- coordinating ---- */
+
+/* Where a write would stand with replica `i` if it began now. An error other than "not reachable"
+ * becomes the write's failure. */
+static progress foresee(dkv_replica *replica, const dkv_moment *at, write_request *w, unsigned i) {
+    int err;
+    if (dkv_replica_is_mine(&w->r, i)) {
+        err = dkv_store_admits(replica->options.store, w->r.key.len + w->value.len);
+    } else {
+        dkv_reach reach = dkv_peers_want(replica->options.peers, at, w->r.list[i]);
+        if (reach == DKV_REACH_DOWN) return FAILED;
+        if (reach != DKV_REACH_UP) return WAITING;
+        err = dkv_peers_state(replica->options.peers, w->r.list[i]);
+    }
+    if (err) w->failure = err;
+    return err ? FAILED : AT_REST;
+}
+
+static void issue_version(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    dkv_store_entry stored = {0};
+    dkv_store_peek(replica->options.store, w->r.hash, &stored);
+    dkv_hlc after = w->last_seen.hlc;
+    if (stored.version.hlc > after) after = stored.version.hlc;
+    w->version.hlc = dkv_clock_issue(&replica->clock, at->wall_ms, after);
+    w->version.origin = dkv_trust_origin(replica->options.trust);
+}
+
+static void write_everywhere(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    dkv_message message = {.kind = DKV_MSG_APPLY, .id = w->r.task.id};
+    issue_version(replica, at, w);
+    message.apply = (dkv_record){
+        .key = w->r.key,
+        .value = w->value,
+        .version = w->version,
+        .kind = w->r.op == DKV_OP_PUT ? DKV_KIND_VALUE : DKV_KIND_TOMBSTONE,
+    };
+    /* The own store first: it alone can still refuse before anything was written. */
+    if (w->r.mine >= 0 && w->r.at[w->r.mine] == AT_REST) {
+        int err = dkv_store_apply(replica->options.store, &message.apply, w->r.task.id);
+        w->r.at[w->r.mine] = err ? FAILED : ASKED;
+        if (err) w->failure = err;
+        if (err && dkv_replica_count(&w->r, DKV_SET(AT_REST)) < w->r.needs) {
+            w->version = (dkv_version){0};
+            refuse(replica, at, w, err, dkv_err_sentence(err));
+            return;
+        }
+    }
+    w->sent = true;
+    for (unsigned i = 0; i < w->r.n; i++) {
+        if (w->r.at[i] != AT_REST) continue;
+        dkv_peers_send(replica->options.peers, at, w->r.list[i], &message);
+        w->r.at[i] = ASKED;
+    }
+    dkv_buf_free(&w->held);
+    dkv_replica_set_timer(replica, &w->r, w->r.deadline_ns);
+}
+
+static void coordinate(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    if (dkv_hlc_ms(w->last_seen.hlc) > at->wall_ms + DKV_DRIFT_MAX_MS) {
+        refuse(replica, at, w, DKV_ERR_CLOCK,
+               "the client's last seen version is more than 500 ms ahead of this node's clock");
+        return;
+    }
+    if (dkv_peers_clock_off(replica->options.peers)) {
+        refuse(replica, at, w, DKV_ERR_CLOCK,
+               "this node's clock is more than 500 ms off the majority of its peers");
+        return;
+    }
+    w->failure = DKV_OK;
+    for (unsigned i = 0; i < w->r.n; i++) w->r.at[i] = (uint8_t)foresee(replica, at, w, i);
+    bool waits = dkv_replica_count(&w->r, DKV_SET(WAITING)) > 0 || !replica->ready;
+    if (waits && may_wait(replica, at, w)) {
+        hold(replica, at, w);
+    } else if (!replica->ready) {
+        refuse(replica, at, w, DKV_ERR_UNAVAILABLE, "this node is still starting");
+    } else if (dkv_replica_count(&w->r, DKV_SET(AT_REST)) < w->r.needs) {
+        refuse_for_obstacles(replica, at, w);
+    } else {
+        write_everywhere(replica, at, w);
+    }
+}
+
+/* Begins, or tries once more after waiting. */
+static void attempt(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    if (w->r.mine < 0) {
+        forward(replica, at, w);
+    } else {
+        coordinate(replica, at, w);
+    }
+}
+
+void dkv_write_begin(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    if (!w->begun_ns) w->begun_ns = at->now_ns;
+    attempt(replica, at, w);
+}
+
+/* ---- events ---- */
+
+void dkv_write_stored(dkv_replica *replica, const dkv_moment *at, write_request *w, int err) {
+    w->r.at[w->r.mine] = err ? FAILED : HAS;
+    if (err) w->failure = err;
+    settle(replica, at, w);
+}
+
+void dkv_write_answered(dkv_replica *replica, const dkv_moment *at, write_request *w, uint16_t peer,
+                        const dkv_message *message) {
+    int i = dkv_replica_place(&w->r, peer);
+    if (i < 0 || w->r.at[i] != ASKED) return;
+    if (message->kind == DKV_MSG_FORWARD_REPLY && w->forwarded) {
+        dkv_replica_reply(replica, at, w->r.to, w->r.op, &message->forward_reply);
+        end(replica, w);
+    } else if (message->kind == DKV_MSG_APPLY_REPLY && !w->forwarded) {
+        w->r.at[i] = message->apply_reply.err ? FAILED : HAS;
+        if (message->apply_reply.err) w->failure = message->apply_reply.err;
+        settle(replica, at, w);
+    }
+}
+
+void dkv_write_peer_changed(dkv_replica *replica, const dkv_moment *at, write_request *w,
+                            uint16_t peer) {
+    int i = dkv_replica_place(&w->r, peer);
+    if (!w->sent) {
+        attempt(replica, at, w);
+    } else if (w->r.at[i] == ASKED &&
+               dkv_peers_reach(replica->options.peers, peer) != DKV_REACH_UP) {
+        w->r.at[i] = FAILED;
+        settle(replica, at, w);
+    }
+}
+
+void dkv_write_timer(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    if (w->sent) {
+        unknown(replica, at, w, DKV_ERR_DEADLINE);
+    } else if (at->now_ns >= w->r.deadline_ns) {
+        refuse(replica, at, w, DKV_ERR_DEADLINE,
+               "the deadline passed before the replicas could be reached; nothing was written");
+    } else {
+        attempt(replica, at, w);
+    }
+}
