@@ -108,7 +108,8 @@ typedef struct bench {
     dkv_rpc_channel *channel;
     dkv_rpc_stream *stream; /* NULL: unary calls */
     unsigned outstanding;   /* wanted */
-    bool stopping;
+    bool stopping;          /* start no further calls */
+    bool answered;          /* the server told its CPU time */
     uint64_t done;
     unsigned in_flight;
     int64_t started_ns[OUTSTANDING_MAX]; /* of the operations in flight, a ring in order */
@@ -143,11 +144,16 @@ static void on_closed(void *user, dkv_rpc_stream *stream, int err, const char *d
 
 static const dkv_rpc_stream_events client_events = {.message = on_message, .closed = on_closed};
 
+static void start_one(bench *b);
+
+/* Starts the next call at once: refilled in rounds, client and server would take turns. */
 static void on_reply(void *user, int err, const char *detail, dkv_slice bytes) {
     (void)detail;
     (void)bytes;
     must(err, "call");
-    ended(user);
+    bench *b = user;
+    ended(b);
+    if (!b->stopping) start_one(b);
 }
 
 static void start_one(bench *b) {
@@ -161,11 +167,13 @@ static void start_one(bench *b) {
 }
 
 static void run_until(bench *b, int64_t until_ns) {
+    b->stopping = false;
     while (now_ns() < until_ns) {
         while (b->in_flight < b->outstanding) start_one(b);
         if (b->stream) dkv_rpc_stream_flush(b->stream);
         dkv_rpc_loop_poll(b->loop, until_ns, 256);
     }
+    b->stopping = true;
     while (b->in_flight > 0) dkv_rpc_loop_poll(b->loop, INT64_MAX, 256);
 }
 
@@ -173,13 +181,13 @@ static void on_cpu(void *user, int err, const char *detail, dkv_slice bytes) {
     (void)detail;
     must(err, "cpu");
     memcpy(&((bench *)user)->server_cpu_us, bytes.data, sizeof(int64_t));
-    ((bench *)user)->stopping = true;
+    ((bench *)user)->answered = true;
 }
 
 static int64_t ask_server_cpu(bench *b) {
-    b->stopping = false;
+    b->answered = false;
     must(dkv_rpc_unary(b->channel, CPU_METHOD, (dkv_slice){0}, 10000, on_cpu, b), "cpu");
-    while (!b->stopping) dkv_rpc_loop_poll(b->loop, INT64_MAX, 1);
+    while (!b->answered) dkv_rpc_loop_poll(b->loop, INT64_MAX, 1);
     return b->server_cpu_us;
 }
 
