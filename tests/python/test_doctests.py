@@ -1,0 +1,17 @@
+"""The examples in the documentation of every module do what they say."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import dkv
+
+MODULES = [module.name for module in pkgutil.iter_modules(dkv.__path__, "dkv.")]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("dkv._")])
+def test_examples_hold(name: str) -> None:
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.failed == 0

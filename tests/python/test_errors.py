@@ -1,0 +1,82 @@
+"""The exceptions, and that their table is the C core's."""
+
+import builtins
+import pickle
+
+import pytest
+
+import dkv
+from dkv import _core, errors
+
+# https://grpc.io/docs/guides/status-codes/
+GRPC_STATUSES = {
+    "CANCELLED",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+}
+
+
+def test_every_code_of_the_core_has_its_exception() -> None:
+    assert [name for name, _, _ in _core.error_table()] == list(errors.TABLE)
+
+
+def test_every_exception_has_its_code() -> None:
+    assert set(errors.TABLE.values()) == set(errors.Error.__subclasses__())
+    for code, exception in errors.TABLE.items():
+        assert exception.code == code
+        assert exception.grpc_status in GRPC_STATUSES
+        assert getattr(errors, exception.__name__) is exception
+
+
+def test_numbers_of_the_core_are_negative_and_unique() -> None:
+    """They travel on the wire: one that changed would be misread by another version."""
+    numbers = [number for _, number, _ in _core.error_table()]
+    assert numbers == list(range(-1, -1 - len(numbers), -1))
+    assert all(sentence for _, _, sentence in _core.error_table())
+
+
+@pytest.mark.parametrize(
+    ("exception", "parent"),
+    [
+        (errors.NotFoundError, KeyError),
+        (errors.InvalidArgumentError, ValueError),
+        (errors.TimeoutError, builtins.TimeoutError),
+        (errors.PermissionDeniedError, PermissionError),
+        (errors.OutOfMemoryError, MemoryError),
+    ],
+)
+def test_pythons_own_exceptions_catch_ours(
+    exception: type[errors.Error], parent: type[Exception]
+) -> None:
+    with pytest.raises(parent):
+        raise exception("a sentence")
+
+
+@pytest.mark.parametrize("exception", errors.TABLE.values())
+def test_exceptions_carry_what_is_known(exception: type[errors.Error]) -> None:
+    """Whatever Python class it derives from: the message is plain, the fields survive pickling."""
+    version = dkv.Version(hlc=7, origin=3)
+    error = exception(
+        "2 of 3", outcome="unknown", version=version, nodes=["n1"], holding=["n2", "n3"]
+    )
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert type(each) is exception
+        assert str(each) == "2 of 3"
+        assert each.outcome == "unknown"
+        assert each.version == version
+        assert each.nodes == ("n1",)
+        assert each.holding == ("n2", "n3")
+
+
+def test_fields_are_empty_unless_given() -> None:
+    error = errors.UnavailableError("nobody answers")
+    assert error.outcome is None and error.version is None
+    assert error.nodes == () and error.holding == ()
