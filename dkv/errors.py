@@ -171,7 +171,7 @@ class EpochError(Error):
     """The cluster maps of the two sides differ."""
 
     code = "EPOCH"
-    grpc_status = "FAILED_PRECONDITION"
+    grpc_status = "ABORTED"
 
 
 class LockedError(Error):

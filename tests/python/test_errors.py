@@ -2,26 +2,13 @@
 
 import builtins
 import pickle
+import re
 
 import pytest
+import support
 
 import dkv
 from dkv import _core, errors
-
-# https://grpc.io/docs/guides/status-codes/
-GRPC_STATUSES = {
-    "CANCELLED",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-}
 
 
 def test_every_code_of_the_core_has_its_exception() -> None:
@@ -32,8 +19,15 @@ def test_every_exception_has_its_code() -> None:
     assert set(errors.TABLE.values()) == set(errors.Error.__subclasses__())
     for code, exception in errors.TABLE.items():
         assert exception.code == code
-        assert exception.grpc_status in GRPC_STATUSES
         assert getattr(errors, exception.__name__) is exception
+
+
+def test_grpc_statuses_are_those_that_nodes_send() -> None:
+    source = (support.ROOT / "csrc/rpc/status.c").read_text()
+    sent: dict[str, str] = {}
+    for code, status in re.findall(r"\{DKV_ERR_(\w+), GRPC_STATUS_(\w+)\}", source):
+        sent.setdefault(code, status)
+    assert sent == {code: exception.grpc_status for code, exception in errors.TABLE.items()}
 
 
 def test_numbers_of_the_core_are_negative_and_unique() -> None:
