@@ -1,0 +1,186 @@
+/* The lowest floor: bytes, hashes, random numbers, map, timers; and the clock of model/hlc.h. */
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/hash.h"
+#include "base/map.h"
+#include "base/rand.h"
+#include "base/timers.h"
+#include "check.h"
+#include "model/hlc.h"
+
+/* Every code has a name and a sentence of its own; a number outside the table has neither. */
+static void errors_have_names(void) {
+    for (int err = 0; err >= -18; err--) {
+        CHECK(strcmp(dkv_err_name(err), "?") != 0);
+        for (int other = 0; other > err; other--) {
+            CHECK(strcmp(dkv_err_name(err), dkv_err_name(other)) != 0);
+            CHECK(strcmp(dkv_err_sentence(err), dkv_err_sentence(other)) != 0);
+        }
+    }
+    CHECK(strcmp(dkv_err_name(-19), "?") == 0 && strcmp(dkv_err_name(1), "?") == 0);
+}
+
+/* A buffer keeps what was appended, across growth. */
+static void buffer_grows(void) {
+    dkv_buf buf = {0};
+    for (unsigned i = 0; i < 10000; i++) {
+        uint8_t byte = (uint8_t)(i * 7);
+        CHECK(dkv_buf_append(&buf, (dkv_slice){&byte, 1}) == DKV_OK);
+    }
+    CHECK(buf.len == 10000);
+    for (unsigned i = 0; i < 10000; i++) CHECK(buf.data[i] == (uint8_t)(i * 7));
+    CHECK(dkv_buf_reserve(&buf, SIZE_MAX - 20000) == DKV_ERR_NO_MEMORY);
+    CHECK(buf.len == 10000);
+    dkv_buf_free(&buf);
+    CHECK(buf.data == NULL && buf.len == 0);
+}
+
+/* Integers survive the way through bytes, and the byte order is the documented one. */
+static void integers_round_trip(void) {
+    uint8_t bytes[8];
+    dkv_put_le64(bytes, UINT64_C(0x0102030405060708));
+    CHECK(bytes[0] == 8 && bytes[7] == 1);
+    CHECK(dkv_le64(bytes) == UINT64_C(0x0102030405060708));
+    CHECK(dkv_be64(bytes) == UINT64_C(0x0807060504030201));
+    dkv_put_le32(bytes, 0xDEADBEEF);
+    CHECK(dkv_le32(bytes) == 0xDEADBEEF && bytes[0] == 0xEF);
+    dkv_put_le16(bytes, 0xBEEF);
+    CHECK(dkv_le16(bytes) == 0xBEEF && bytes[0] == 0xEF);
+}
+
+/* SHA-256("abc") from FIPS 180-4's example: BA7816BF 8F01CFEA 414140DE 5DAE2223 ... */
+static void key_hash_is_sha256(void) {
+    dkv_key_hash hash = dkv_hash_key(dkv_slice_of("abc"));
+    CHECK(hash.token == UINT64_C(0xBA7816BF8F01CFEA));
+    CHECK(hash.tag == UINT64_C(0x414140DE5DAE2223));
+}
+
+/* A digest does not depend on the order of its items, and taking all away leaves nothing. */
+static void digest_is_a_set_sum(void) {
+    dkv_rand rand = {check_seed};
+    dkv_digest items[200], there = {0}, back = {0};
+    for (int i = 0; i < 200; i++) {
+        uint64_t value = dkv_rand_next(&rand);
+        items[i] = dkv_digest_of((dkv_slice){(uint8_t *)&value, sizeof value}, 1);
+        dkv_digest_add(&there, items[i]);
+    }
+    for (int i = 199; i >= 0; i--) dkv_digest_add(&back, items[i]);
+    CHECK(dkv_digest_eq(there, back));
+    for (int i = 0; i < 200; i++) dkv_digest_sub(&there, items[i]);
+    CHECK(dkv_digest_eq(there, (dkv_digest){0}));
+}
+
+/* The same seed gives the same numbers, another seed others; bounds hold. */
+static void random_is_seeded(void) {
+    dkv_rand a = {42}, b = {42}, c = {43};
+    unsigned differ = 0;
+    for (int i = 0; i < 1000; i++) {
+        uint64_t x = dkv_rand_next(&a);
+        CHECK(x == dkv_rand_next(&b));
+        differ += x != dkv_rand_next(&c);
+        CHECK(dkv_rand_below(&a, 10) == dkv_rand_below(&b, 10));
+        CHECK(dkv_rand_below(&c, 7) < 7);
+        double unit = dkv_rand_unit(&c);
+        CHECK(unit >= 0 && unit < 1);
+    }
+    CHECK(differ == 1000);
+    CHECK(dkv_rand_below(&a, 0) == 0);
+}
+
+/* The map agrees with a plain array under random inserts, replacements and removals. */
+static void map_agrees_with_model(void) {
+    enum { KEYS = 257 };
+    static char values[2][KEYS];
+    for (uint64_t run = 0; run < check_runs; run++) {
+        dkv_rand rand = {check_seed + run};
+        dkv_map map = {0};
+        void *model[KEYS] = {0};
+        size_t len = 0;
+        for (int step = 0; step < 3000; step++) {
+            uint64_t k = dkv_rand_below(&rand, KEYS);
+            uint64_t key = k * (run % 2 ? 1 : UINT64_C(0x100000000)); /* also keys that collide */
+            if (dkv_rand_below(&rand, 3)) {
+                void *value = &values[dkv_rand_below(&rand, 2)][k];
+                len += !model[k];
+                model[k] = value;
+                CHECK(dkv_map_set(&map, key, value) == DKV_OK);
+            } else {
+                len -= model[k] != NULL;
+                CHECK(dkv_map_remove(&map, key) == model[k]);
+                model[k] = NULL;
+            }
+            CHECK(map.len == len);
+            uint64_t other = dkv_rand_below(&rand, KEYS);
+            uint64_t other_key = other * (run % 2 ? 1 : UINT64_C(0x100000000));
+            CHECK(dkv_map_get(&map, other_key) == model[other]);
+        }
+        dkv_map_free(&map);
+    }
+}
+
+/* Timers come out in order of their times, however they were set, moved and cancelled. */
+static void timers_fire_in_order(void) {
+    enum { TIMERS = 100 };
+    for (uint64_t run = 0; run < check_runs; run++) {
+        dkv_rand rand = {check_seed + run};
+        dkv_timers timers = {0};
+        dkv_timer all[TIMERS] = {0};
+        for (int step = 0; step < 1000; step++) {
+            dkv_timer *timer = &all[dkv_rand_below(&rand, TIMERS)];
+            if (dkv_rand_below(&rand, 4) == 0) {
+                dkv_timers_cancel(&timers, timer);
+                CHECK(!timer->place);
+            } else {
+                CHECK(!dkv_timers_set(&timers, timer, (int64_t)dkv_rand_below(&rand, 500)));
+            }
+            int64_t least = INT64_MAX;
+            for (int i = 0; i < TIMERS; i++) {
+                if (all[i].place && all[i].at_ns < least) least = all[i].at_ns;
+            }
+            CHECK(dkv_timers_next(&timers) == least);
+        }
+        size_t left = timers.len;
+        int64_t last = INT64_MIN;
+        CHECK(!dkv_timers_pop(&timers, -1));
+        for (dkv_timer *timer; (timer = dkv_timers_pop(&timers, INT64_MAX)); left--) {
+            CHECK(timer->at_ns >= last && !timer->place);
+            last = timer->at_ns;
+        }
+        CHECK(left == 0);
+        dkv_timers_free(&timers);
+    }
+}
+
+/* A clock never repeats, is later than what it was shown, and is not dragged beyond the drift. */
+static void clock_moves_forward_but_not_away(void) {
+    dkv_clock clock = {0};
+    uint64_t wall_ms = 1000000;
+    dkv_hlc first = dkv_clock_issue(&clock, wall_ms, 0);
+    dkv_hlc second = dkv_clock_issue(&clock, wall_ms - 400, 0); /* the wall clock went back */
+    CHECK(second > first && dkv_hlc_ms(second) == wall_ms);
+    dkv_hlc far = dkv_hlc_of_ms(wall_ms + 3600000);
+    CHECK(dkv_clock_issue(&clock, wall_ms, far) == far + 1);
+    CHECK(dkv_hlc_ms(clock.last) <= wall_ms + DKV_DRIFT_MAX_MS);
+    dkv_clock_observe(&clock, wall_ms, far);
+    CHECK(dkv_hlc_ms(clock.last) <= wall_ms + DKV_DRIFT_MAX_MS);
+    dkv_hlc last = 0;
+    for (int i = 0; i < 200000; i++) { /* more than the counter holds within one millisecond */
+        dkv_hlc next = dkv_clock_issue(&clock, wall_ms, 0);
+        CHECK(next > last);
+        last = next;
+    }
+}
+
+static const check_test tests[] = {
+    CHECK_TEST(errors_have_names),
+    CHECK_TEST(buffer_grows),
+    CHECK_TEST(integers_round_trip),
+    CHECK_TEST(key_hash_is_sha256),
+    CHECK_TEST(digest_is_a_set_sum),
+    CHECK_TEST(random_is_seeded),
+    CHECK_TEST(map_agrees_with_model),
+    CHECK_TEST(timers_fire_in_order),
+    CHECK_TEST(clock_moves_forward_but_not_away),
+};
+
+CHECK_MAIN(tests)
