@@ -5,9 +5,9 @@ import pickle
 import re
 
 import pytest
-import support
 
 import dkv
+import support
 from dkv import _core, errors
 
 
