@@ -64,13 +64,17 @@ uint64_t dkv_store_id(const dkv_store *store);
 /* Applies a record: the newest version of a key wins, an older or equal one is dropped but
  * confirmed all the same. In memory at once (dkv_store_peek and read see it); durable when the
  * event DKV_STORE_DURABLE with this cookie comes, exactly once per successful call.
- * BUSY (too much unsynced), NO_SPACE (the disk is full; cleared by itself when space is back),
+ * BUSY (too much unsynced), NO_SPACE (the disk is full, see dkv_store_retry), IO (a disk failed),
  * INVALID (limits of model/record.h), DATA_LOSS (the same version with other contents), NO_MEMORY:
  * nothing happens and no event comes. */
 int dkv_store_apply(dkv_store *store, const dkv_record *record, uint64_t cookie);
 
 /* 0 if an apply of a record of this size would be taken now, else BUSY or NO_SPACE. */
 int dkv_store_admits(const dkv_store *store, size_t record_bytes);
+
+/* There may be space again: what found none is tried once more. Call from time to time (a second
+ * is fine) while stats say `full`. Merge calls for it by itself when it has freed a segment. */
+void dkv_store_retry(dkv_store *store);
 
 /* Replaces the facts, a small blob that the node keeps beside its records (peers' store ids,
  * in-sync state). INVALID above DKV_FACTS_MAX. DKV_STORE_DURABLE with `cookie` when durable. */
@@ -90,10 +94,15 @@ typedef struct dkv_store_entry {
 /* The newest version stored under `hash`; NOT_FOUND if there is none. No I/O. */
 int dkv_store_peek(const dkv_store *store, dkv_key_hash hash, dkv_store_entry *out);
 
-/* Reads the newest record of `key` (copied if need be). Exactly one event DKV_STORE_READ with this
- * cookie follows a successful call: err 0 and the record (a tombstone too), or DATA_LOSS if it is
- * damaged or another key's. NOT_FOUND at once, without an event, if the index has none; NO_MEMORY
- * likewise. */
+/* Reads the newest record of `key` (copied if need be); an empty `key` stands for whatever key has
+ * this hash. Exactly one event DKV_STORE_READ with this cookie follows a successful call: err 0 and
+ * the record (a tombstone too), or DATA_LOSS if it is damaged or another key's, IO, NO_MEMORY.
+ * NOT_FOUND at once, without an event, if the index has none; NO_MEMORY and BUSY (too many reads
+ * under way) likewise.
+ *
+ * A record that turns out damaged, by a read or by merge, leaves the index: the event
+ * DKV_STORE_DAMAGED tells its token, and the same version can be applied again. Until then the
+ * store is not in sync for this token: it no longer knows the key. */
 int dkv_store_read(dkv_store *store, dkv_slice key, dkv_key_hash hash, uint64_t cookie);
 
 /* Number and digest of the records in the token range [first, last], O(log n): equal ranges of two
@@ -123,6 +132,7 @@ typedef enum dkv_store_event_kind {
     DKV_STORE_DURABLE, /* the apply or set_facts of `cookie` is durable, or err says why not */
     DKV_STORE_READ,    /* the read of `cookie` ended */
     DKV_STORE_FAILED,  /* a SYNC failed: nothing more is promised, the process must exit */
+    DKV_STORE_DAMAGED, /* a record was lost to damage: `cookie` is the token of its key */
 } dkv_store_event_kind;
 
 typedef struct dkv_store_event {

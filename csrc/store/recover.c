@@ -1,0 +1,303 @@
+#include "store/recover.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "store/store_impl.h"
+
+#define READ_BYTES 1048576u
+#define FLUSH_BYTES 4194304u /* appended to the new segment between two rounds of its jobs */
+
+/* What is learnt of a segment beyond what the running store keeps. */
+typedef struct found_segment {
+    dkv_segment *segment;
+    bool header_ok;
+    uint32_t previous; /* as its header states */
+    uint32_t previous_end;
+    uint32_t synced_upto; /* the highest that its records state */
+    uint32_t confirmed;   /* see recover.h */
+} found_segment;
+
+typedef struct gap {
+    uint32_t found; /* index of the segment */
+    uint32_t from;
+    uint32_t to;
+} gap;
+
+typedef struct recovery {
+    dkv_store *store;
+    dkv_disk_run run;
+    void *disk;
+    dkv_store_report *report;
+    found_segment *found; /* ascending by number */
+    uint32_t n_found;
+    dkv_buf gaps;    /* of gap */
+    dkv_buf present; /* 4 bytes each: the segments that the newest list names */
+    dkv_buf removed; /* 4 bytes each: the segments that merge has removed */
+} recovery;
+
+int dkv_recover_header(uint32_t number, dkv_disk_run run, void *disk, dkv_log_header *out) {
+    uint8_t bytes[DKV_LOG_HEADER_BYTES];
+    dkv_disk_job job = {.op = DKV_DISK_READ,
+                        .file = {.kind = DKV_FILE_SEGMENT, .number = number},
+                        .len_bytes = sizeof bytes,
+                        .data = bytes};
+    int err = run(disk, &job);
+    if (err) return err;
+    if (job.done_bytes < sizeof bytes) return DKV_ERR_DATA_LOSS;
+    err = dkv_log_header_decode(bytes, out);
+    if (err) return err;
+    return out->number == number ? DKV_OK : DKV_ERR_DATA_LOSS;
+}
+
+static int read_more(const recovery *r, const dkv_segment *segment, dkv_scan *scan) {
+    uint8_t *to;
+    uint32_t offset, asked;
+    int err = dkv_scan_room(scan, READ_BYTES, &to, &offset, &asked);
+    if (err) return err;
+    dkv_disk_job job = {.op = DKV_DISK_READ,
+                        .file = dkv_segment_file(segment),
+                        .offset = offset,
+                        .len_bytes = asked,
+                        .data = to};
+    err = r->run(r->disk, &job);
+    if (err) return err;
+    dkv_scan_filled(scan, asked, job.done_bytes);
+    return DKV_OK;
+}
+
+/* ---- finding ---- */
+
+static int found_record(recovery *r, dkv_place place, const dkv_log_record *record) {
+    dkv_index_entry old;
+    place.tombstone = record->kind == DKV_LOG_TOMBSTONE;
+    dkv_index_entry entry = {dkv_hash_key(record->record.key), record->record.version,
+                             dkv_place_pack(place)};
+    bool known = dkv_index_get(&r->store->index, entry.hash, &old);
+    if (known && dkv_version_cmp(entry.version, old.version) < 0) return DKV_OK;
+    return dkv_store_index_put(r->store, &entry, known ? &old : NULL, 0);
+}
+
+static int found_item(recovery *r, uint32_t at, const dkv_scan *scan, int item,
+                      const dkv_log_record *record) {
+    found_segment *found = &r->found[at];
+    if (item == DKV_SCAN_GAP) {
+        gap here = {at, scan->item_at, scan->item_end};
+        return dkv_buf_append(&r->gaps, (dkv_slice){(const uint8_t *)&here, sizeof here});
+    }
+    if (record->synced_upto > found->synced_upto) found->synced_upto = record->synced_upto;
+    if (record->kind == DKV_LOG_REMOVED) return dkv_buf_append(&r->removed, record->record.value);
+    if (record->kind == DKV_LOG_PRESENT) {
+        r->present.len = 0;
+        return dkv_buf_append(&r->present, record->record.value);
+    }
+    dkv_place place = {found->segment->slot, scan->item_at, record->len_bytes, false};
+    return found_record(r, place, record);
+}
+
+static int scan_segment(recovery *r, uint32_t at) {
+    const dkv_segment *segment = r->found[at].segment;
+    if (segment->end <= DKV_LOG_HEADER_BYTES) return DKV_OK;
+    dkv_scan scan;
+    dkv_log_record record;
+    dkv_log_at from = {dkv_store_id(r->store), segment->number, DKV_LOG_HEADER_BYTES};
+    dkv_scan_init(&scan, from, segment->end);
+    int err = DKV_OK, item = DKV_SCAN_NEED;
+    while (!err && item != DKV_SCAN_END) {
+        item = dkv_scan_next(&scan, &record);
+        if (item < 0) {
+            err = item;
+        } else if (item == DKV_SCAN_NEED) {
+            err = read_more(r, segment, &scan);
+        } else if (item != DKV_SCAN_END) {
+            err = found_item(r, at, &scan, item, &record);
+        }
+    }
+    dkv_scan_free(&scan);
+    return err;
+}
+
+/* Takes a segment file into the store, as sealed and, for now, as durable. */
+static int add_segment(recovery *r, const dkv_disk_file *file) {
+    dkv_log_header header = {0};
+    int err = dkv_recover_header(file->number, r->run, r->disk, &header);
+    if (err && err != DKV_ERR_DATA_LOSS) return err;
+    bool header_ok = !err;
+    if (header_ok && header.identity.store_id != dkv_store_id(r->store)) {
+        return DKV_ERR_PRECONDITION;
+    }
+    if (file->size_bytes > UINT32_MAX) return DKV_ERR_PROTOCOL;
+    dkv_segment *segment;
+    err = dkv_segments_add(&r->store->segments, file->number, &segment);
+    if (err) return err;
+    dkv_segments_adopt(&r->store->segments, segment, (uint32_t)file->size_bytes);
+    r->found[r->n_found++] = (found_segment){.segment = segment,
+                                             .header_ok = header_ok,
+                                             .previous = header.previous,
+                                             .previous_end = header.previous_end};
+    return DKV_OK;
+}
+
+static int scan_all(recovery *r, const dkv_disk_file *files, uint32_t n_files) {
+    for (uint32_t i = 0; i < n_files; i++) {
+        if (files[i].kind != DKV_FILE_SEGMENT) continue;
+        int err = add_segment(r, &files[i]);
+        if (!err) err = scan_segment(r, r->n_found - 1);
+        if (err) return err;
+    }
+    return DKV_OK;
+}
+
+/* ---- judging ---- */
+
+/* True if something of the segment was certainly synced, or written by a finished program step. */
+static bool is_proven(const found_segment *found) {
+    return found->header_ok || found->synced_upto > 0;
+}
+
+static void find_confirmed(recovery *r) {
+    bool later_proven = false;
+    for (uint32_t i = r->n_found; i-- > 0;) {
+        found_segment *found = &r->found[i];
+        const found_segment *stating = NULL;
+        for (uint32_t j = i + 1; j < r->n_found && !stating; j++) {
+            bool states = r->found[j].header_ok && r->found[j].previous == found->segment->number;
+            if (states) stating = &r->found[j];
+            if (is_proven(&r->found[j])) break;
+        }
+        found->confirmed = found->synced_upto;
+        if (stating && stating->previous_end > found->confirmed) {
+            found->confirmed = stating->previous_end;
+        } else if (!stating && later_proven && is_proven(found)) {
+            found->confirmed = found->segment->end;
+        }
+        later_proven = later_proven || is_proven(found);
+    }
+}
+
+static void judge_gaps(recovery *r) {
+    const gap *gaps = (const gap *)(const void *)r->gaps.data;
+    for (size_t i = 0; i < r->gaps.len / sizeof *gaps; i++) {
+        found_segment *found = &r->found[gaps[i].found];
+        if (gaps[i].from < found->confirmed) {
+            r->report->damaged_records++;
+            found->segment->damaged = true;
+        } else {
+            r->report->torn_bytes += gaps[i].to - gaps[i].from;
+        }
+    }
+    for (uint32_t i = 0; i < r->n_found; i++) {
+        if (r->found[i].segment->end < r->found[i].confirmed) r->report->damaged_records++;
+    }
+}
+
+static bool holds(const dkv_buf *numbers, uint32_t number) {
+    for (size_t i = 0; i + 4 <= numbers->len; i += 4) {
+        if (dkv_le32(numbers->data + i) == number) return true;
+    }
+    return false;
+}
+
+/* Counts the segments that should be there and are not. */
+static void judge_absent(recovery *r) {
+    uint32_t at = 0;
+    for (size_t i = 0; i + 4 <= r->present.len; i += 4) {
+        uint32_t number = dkv_le32(r->present.data + i);
+        while (at < r->n_found && r->found[at].segment->number < number) at++;
+        bool there = at < r->n_found && r->found[at].segment->number == number;
+        if (!there && !holds(&r->removed, number)) r->report->damaged_records++;
+    }
+}
+
+/* ---- making it durable ---- */
+
+/* Performs the jobs of the tail until all that is appended is durable. */
+static int flush(recovery *r) {
+    dkv_append *append = &r->store->append;
+    dkv_disk_job *job;
+    while ((job = dkv_append_next_job(append))) {
+        int err = r->run(r->disk, job);
+        dkv_append_job_done(append, job);
+        if (err) return err;
+    }
+    return DKV_OK;
+}
+
+/* Appends the records behind the confirmed part of a segment that the index refers to. */
+static int save_tail(recovery *r, const found_segment *found) {
+    uint32_t from =
+        found->confirmed > DKV_LOG_HEADER_BYTES ? found->confirmed : DKV_LOG_HEADER_BYTES;
+    if (found->segment->end <= from) return DKV_OK;
+    dkv_scan scan;
+    dkv_log_record record;
+    dkv_scan_init(&scan, (dkv_log_at){dkv_store_id(r->store), found->segment->number, from},
+                  found->segment->end);
+    int err = DKV_OK, item = DKV_SCAN_NEED;
+    while (!err && item != DKV_SCAN_END) {
+        item = dkv_scan_next(&scan, &record);
+        dkv_index_entry entry;
+        if (item < 0) {
+            err = item;
+        } else if (item == DKV_SCAN_NEED) {
+            err = read_more(r, found->segment, &scan);
+        } else if (item == DKV_SCAN_RECORD && record.record.key.len > 0 &&
+                   dkv_index_get(&r->store->index, dkv_hash_key(record.record.key), &entry)) {
+            dkv_place place = dkv_place_unpack(entry.place);
+            bool live = place.slot == found->segment->slot && place.offset == scan.item_at;
+            if (live) err = dkv_store_move(r->store, &entry, &record);
+        }
+        const dkv_append *append = &r->store->append;
+        if (!err && append->appended - append->durable > FLUSH_BYTES) err = flush(r);
+    }
+    dkv_scan_free(&scan);
+    return err;
+}
+
+/* Cuts what is not confirmed from the end of a segment; it is dead or saved by now. */
+static int cut_tail(recovery *r, const found_segment *found) {
+    dkv_segment *segment = found->segment;
+    uint32_t header = found->header_ok ? DKV_LOG_HEADER_BYTES : 0;
+    uint32_t end = found->confirmed > header ? found->confirmed : header;
+    if (segment->end <= end) return DKV_OK;
+    dkv_disk_job cut = {.op = DKV_DISK_TRUNCATE, .file = dkv_segment_file(segment), .offset = end};
+    dkv_disk_job sync = {.op = DKV_DISK_SYNC, .file = dkv_segment_file(segment)};
+    int err = r->run(r->disk, &cut);
+    if (!err) err = r->run(r->disk, &sync);
+    if (err) return err;
+    dkv_segments_cut(&r->store->segments, segment, end);
+    return DKV_OK;
+}
+
+static int make_durable(recovery *r) {
+    int err = DKV_OK;
+    for (uint32_t i = r->n_found; i-- > 0;) {
+        if (!is_proven(&r->found[i])) continue;
+        r->store->append.previous = r->found[i].segment->number;
+        r->store->append.previous_end = r->found[i].confirmed;
+        break;
+    }
+    for (uint32_t i = 0; i < r->n_found && !err; i++) err = save_tail(r, &r->found[i]);
+    if (!err) err = flush(r);
+    for (uint32_t i = 0; i < r->n_found && !err; i++) err = cut_tail(r, &r->found[i]);
+    return err;
+}
+
+int dkv_recover_log(dkv_store *store, const dkv_disk_file *files, uint32_t n_files,
+                    dkv_disk_run run, void *disk, dkv_store_report *report) {
+    recovery r = {.store = store, .run = run, .disk = disk, .report = report};
+    r.found = calloc(n_files + 1, sizeof *r.found);
+    if (!r.found) return DKV_ERR_NO_MEMORY;
+    int err = scan_all(&r, files, n_files);
+    if (!err) {
+        find_confirmed(&r);
+        judge_gaps(&r);
+        judge_absent(&r);
+        err = make_durable(&r);
+    }
+    free(r.found);
+    dkv_buf_free(&r.gaps);
+    dkv_buf_free(&r.present);
+    dkv_buf_free(&r.removed);
+    return err;
+}

@@ -1,0 +1,30 @@
+/* The file SNAPSHOT: the index as of a clean stop. It counts only if META names its tag.
+ *
+ * A sequence of blocks of DKV_SNAPSHOT_BLOCK_BYTES (the last may be shorter), little-endian:
+ *      0  checksum          8   XXH3 of what follows, seeded with tag and block number
+ *      8  payload length    4
+ *     12  payload
+ * The payloads are a series of items, none of which crosses blocks:
+ *     head      magic "dkv-snap" 8, version 4, segments 4, entries 8
+ *     segments  number 4, end 4            one each; its position is the slot in the entries
+ *     entries   token 8, tag 8, hlc 8, origin 8, place 8, ascending
+ * Anything unexpected, and the log is scanned instead. */
+#ifndef DKV_STORE_SNAPSHOT_H
+#define DKV_STORE_SNAPSHOT_H
+
+#include "model/disk.h"
+
+#define DKV_SNAPSHOT_BLOCK_BYTES 262144u
+
+struct dkv_store;
+
+/* Writes and syncs the snapshot of a store whose log is durable and sealed. */
+int dkv_snapshot_write(struct dkv_store *store, uint64_t tag, dkv_disk_run run, void *disk);
+
+/* Loads segments and index into an empty store. `files`: what the directory holds; segments that
+ * are not exactly as the snapshot says make it DATA_LOSS, as does any damage: the store is empty
+ * again. IO, NO_MEMORY. */
+int dkv_snapshot_load(struct dkv_store *store, uint64_t tag, const dkv_disk_file *files,
+                      uint32_t n_files, dkv_disk_run run, void *disk);
+
+#endif
