@@ -27,15 +27,26 @@ typedef struct dkv_client_options {
     const char *seeds;   /* "host:port,host:port": nodes to ask for the map; 1 at least */
     uint32_t timeout_ms; /* of a request that names none; 0 = DKV_TIMEOUT_DEFAULT_MS */
     uint32_t hedge_ms;   /* how long a read waits for one node before it asks the next; 0 = 40 */
+    /* Asked every 200 ms while dkv_client_new or dkv_client_status waits; true ends the wait with
+     * CANCELLED. May be NULL. */
+    bool (*interrupted)(void *user);
+    void *interrupted_user;
 } dkv_client_options;
 
-/* Connects: asks the seeds for the map, in order, until one answers. *out is owned by the caller.
- * INVALID for an address that cannot be one; UNAVAILABLE if no seed answers in timeout_ms, with the
- * reasons in `why` (DKV_DETAIL_MAX bytes). */
+/* Connects: asks the seeds for the map, in order, until one answers; the next one is asked when one
+ * has failed, or has been silent for a quarter of a second. *out is owned by the caller. INVALID
+ * for an address that cannot be one; UNAVAILABLE if all seeds fail or none answers in timeout_ms,
+ * with the reasons in `why` (DKV_DETAIL_MAX bytes); PROTOCOL for a map that makes no ring.
+ *
+ * A client does not survive fork(): in the child every function fails with PRECONDITION or does
+ * nothing. */
 int dkv_client_new(const dkv_client_options *options, dkv_client **out, char *why);
 
-/* Ends all that is under way with CANCELLED and frees. No other thread may use the client any more.
- * Accepts NULL. */
+/* Ends all that is under way with CANCELLED, so that every dkv_client_wait returns, and makes later
+ * starts fail with PRECONDITION. Any thread. */
+void dkv_client_close(dkv_client *client);
+
+/* Closes and frees. No other thread may use the client any more. Accepts NULL. */
 void dkv_client_del(dkv_client *client);
 
 /* One operation: filled in by the caller, completed by the client. */
@@ -55,13 +66,16 @@ typedef struct dkv_client_op {
     void *internal;              /* the client's; NULL at the start */
 } dkv_client_op;
 
-/* Starts `n` operations. They all end, by their deadline at the latest. At most DKV_CLIENT_WINDOW
- * of them are on their way at once; the rest follow as those end. The array must stay where it is
- * until all are done. A request outside its limits is done at once with INVALID. */
+/* Starts `n` operations. At most DKV_CLIENT_WINDOW of them are on their way at once; the rest
+ * follow as those end. Each ends by its deadline at the latest, provided that some thread waits;
+ * its time runs from when it is on its way. A write is given a tenth of a second more, in which the
+ * node's own answer arrives. The array must stay where it is until all are done. A request outside
+ * its limits is done at once with INVALID. PRECONDITION (closed, or in the child of a fork) and
+ * NO_MEMORY: nothing was started. */
 int dkv_client_start(dkv_client *client, dkv_client_op *ops, size_t n);
 
 /* Waits until all `n` operations are done or `wait_ms` has passed; returns true in the first case.
- * Any number of threads may wait, each for its own. */
+ * Any number of threads may wait, each for operations of its own dkv_client_start. */
 bool dkv_client_wait(dkv_client *client, dkv_client_op *ops, size_t n, uint32_t wait_ms);
 
 /* Gives up `n` operations: those not done end with CANCELLED (writes already sent: outcome
@@ -71,11 +85,11 @@ void dkv_client_abandon(dkv_client *client, dkv_client_op *ops, size_t n);
 /* The newest version this client has seen, sent along with every write. */
 dkv_version dkv_client_last_seen(dkv_client *client);
 
-/* The client's ring; borrows until the client is deleted or the map changes. */
+/* The client's ring; borrows until the client is deleted. Any thread. */
 const dkv_ring *dkv_client_ring(dkv_client *client);
 
-/* Asks one member for its status: the bytes of dkv.v1.StatusReply in `out`. UNAVAILABLE, DEADLINE,
- * NOT_FOUND (no such member). */
+/* Asks one member for its status: appends the bytes of dkv.v1.StatusReply to `out`. UNAVAILABLE,
+ * DEADLINE, NOT_FOUND (no such member), PRECONDITION (closed). */
 int dkv_client_status(dkv_client *client, const char *id, uint32_t timeout_ms, dkv_buf *out,
                       char *why);
 

@@ -1,0 +1,224 @@
+/* Questions outside the sessions: the map, asked of the seeds, and the status of a member. Each is
+ * one unary call. Its struct lives until gRPC has answered, also when nobody waits any more. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "client/internal.h"
+#include "wire/wire.h"
+
+#define SEEDS_MAX 64u
+
+typedef struct ask {
+    waiter *waiter; /* NULL: nobody waits any more */
+    bool done;
+    int err;
+    char detail[DKV_DETAIL_MAX];
+    dkv_buf reply;
+} ask;
+
+static void ask_free(ask *a) {
+    dkv_buf_free(&a->reply);
+    free(a);
+}
+
+static void on_answer(void *user, int err, const char *detail, dkv_slice bytes) {
+    ask *a = user;
+    if (!a->waiter) {
+        ask_free(a);
+        return;
+    }
+    a->done = true;
+    a->err = err ? err : dkv_buf_append(&a->reply, bytes);
+    snprintf(a->detail, sizeof a->detail, "%s", *detail ? detail : dkv_err_sentence(a->err));
+    dkv_client_waiter_tick(a->waiter);
+}
+
+static int ask_new(dkv_rpc_channel *channel, const char *method, uint32_t timeout_ms, waiter *w,
+                   ask **out) {
+    ask *a = calloc(1, sizeof *a);
+    if (!a) return DKV_ERR_NO_MEMORY;
+    a->waiter = w;
+    int err = dkv_rpc_unary(channel, method, (dkv_slice){0}, timeout_ms, on_answer, a);
+    if (err) {
+        ask_free(a);
+        return err;
+    }
+    *out = a;
+    return DKV_OK;
+}
+
+/* The answer, if it has come, is lost. Accepts NULL. */
+static void ask_drop(ask *a) {
+    if (!a) return;
+    a->waiter = NULL;
+    if (a->done) ask_free(a);
+}
+
+int dkv_client_ask(dkv_client *client, dkv_rpc_channel *channel, const char *method,
+                   uint32_t timeout_ms, dkv_buf *out, char *why) {
+    waiter w;
+    ask *a;
+    dkv_client_waiter_init(client, &w);
+    w.left = 1;
+    int err = ask_new(channel, method, timeout_ms, &w, &a);
+    if (err) {
+        snprintf(why, DKV_DETAIL_MAX, "%s", dkv_err_sentence(err));
+        goto out_waiter;
+    }
+    int64_t until_ns = dkv_client_now() + (timeout_ms + WRITE_GRACE_MS) * NS_PER_MS;
+    err = dkv_client_await_patiently(client, &w, until_ns);
+    if (!err && !a->done) err = DKV_ERR_DEADLINE;
+    if (!err) err = a->err;
+    if (!err) err = dkv_buf_append(out, dkv_buf_slice(&a->reply));
+    if (err) snprintf(why, DKV_DETAIL_MAX, "%s", a->done ? a->detail : dkv_err_sentence(err));
+    ask_drop(a);
+out_waiter:
+    dkv_client_waiter_free(&w);
+    return err;
+}
+
+/* ---- seeds ---------------------------------------------------------------------------------- */
+
+typedef struct seed {
+    char address[DKV_ADDRESS_MAX + 1];
+    dkv_rpc_channel *channel;
+    ask *ask;
+    int err; /* not 0: it has failed */
+} seed;
+
+typedef struct seeds {
+    seed *all;
+    size_t n;
+    size_t asked; /* the first so many have been asked */
+    size_t failed;
+} seeds;
+
+static int check_address(const char *address, char *why) {
+    dkv_member probe = {.id = "seed", .address = (char *)address};
+    if (*address && dkv_member_check(&probe, NULL, 0) == DKV_OK) return DKV_OK;
+    snprintf(why, DKV_DETAIL_MAX, "\"%s\" is not an address of the form host:port", address);
+    return DKV_ERR_INVALID;
+}
+
+/* Takes the text up to the next comma, without the blanks around it. */
+static void next_address(const char **text, char address[DKV_ADDRESS_MAX + 1]) {
+    const char *from = *text + strspn(*text, " ");
+    const char *comma = strchrnul(from, ',');
+    const char *end = comma;
+    while (end > from && end[-1] == ' ') end--;
+    snprintf(address, DKV_ADDRESS_MAX + 1, "%.*s", (int)(end - from), from);
+    *text = *comma ? comma + 1 : comma;
+}
+
+static int parse_seeds(const char *text, seeds *out, char *why) {
+    size_t n = 1;
+    for (const char *c = text; *c; c++) n += *c == ',';
+    if (n > SEEDS_MAX) {
+        snprintf(why, DKV_DETAIL_MAX, "%zu seeds, allowed are at most %u", n, SEEDS_MAX);
+        return DKV_ERR_INVALID;
+    }
+    seed *all = calloc(n, sizeof *all);
+    if (!all) return DKV_ERR_NO_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        next_address(&text, all[i].address);
+        int err = check_address(all[i].address, why);
+        if (err) {
+            free(all);
+            return err;
+        }
+    }
+    *out = (seeds){.all = all, .n = n};
+    return DKV_OK;
+}
+
+static void seeds_free(seeds *s) {
+    for (size_t i = 0; i < s->n; i++) {
+        ask_drop(s->all[i].ask);
+        dkv_rpc_channel_del(s->all[i].channel);
+    }
+    free(s->all);
+}
+
+static void ask_next_seed(dkv_client *client, seeds *s, waiter *w) {
+    seed *next = &s->all[s->asked++];
+    next->err = dkv_rpc_channel_new(client->loop, next->address, &next->channel);
+    if (!next->err) {
+        next->err = ask_new(next->channel, "/dkv.v1.KV/Map", client->timeout_ms, w, &next->ask);
+    }
+    s->failed += next->err != 0;
+}
+
+static int use_map(dkv_client *client, const seed *from, char *why) {
+    dkv_cluster_map *map;
+    int err = dkv_wire_get_map(dkv_buf_slice(&from->ask->reply), &map);
+    if (!err) {
+        err = dkv_ring_new(map, &client->ring);
+        dkv_cluster_map_del(map);
+    }
+    if (err == DKV_ERR_INVALID) err = DKV_ERR_PROTOCOL;
+    if (err) snprintf(why, DKV_DETAIL_MAX, "%s: its cluster map makes no ring", from->address);
+    return err;
+}
+
+/* Looks through the answers. Returns the seed that has the map, or NULL. */
+static const seed *find_answer(seeds *s) {
+    for (size_t i = 0; i < s->asked; i++) {
+        seed *one = &s->all[i];
+        if (one->err || !one->ask->done) continue;
+        if (!one->ask->err) return one;
+        one->err = one->ask->err;
+        s->failed++;
+    }
+    return NULL;
+}
+
+static int nobody_answered(const seeds *s, char *why) {
+    size_t len = (size_t)snprintf(why, DKV_DETAIL_MAX, "no seed answers");
+    for (size_t i = 0; i < s->asked && len < DKV_DETAIL_MAX; i++) {
+        const seed *one = &s->all[i];
+        const char *reason = !one->err  ? "silent"
+                             : one->ask ? one->ask->detail
+                                        : dkv_err_sentence(one->err);
+        len += (size_t)snprintf(why + len, DKV_DETAIL_MAX - len, "%s%s: %s", i ? "; " : ": ",
+                                one->address, reason);
+    }
+    return DKV_ERR_UNAVAILABLE;
+}
+
+static int ask_seeds(dkv_client *client, seeds *s, waiter *w, char *why) {
+    int64_t deadline_ns = dkv_client_now() + client->timeout_ms * NS_PER_MS;
+    int64_t next_ns = 0;
+    while (dkv_client_now() < deadline_ns && s->failed < s->n) {
+        bool all_failed = s->failed == s->asked;
+        if (s->asked < s->n && (all_failed || dkv_client_now() >= next_ns)) {
+            ask_next_seed(client, s, w);
+            next_ns = dkv_client_now() + PATIENCE_NS;
+        }
+        int64_t until_ns = s->asked < s->n && next_ns < deadline_ns ? next_ns : deadline_ns;
+        w->left = 1;
+        if (s->failed == s->asked) continue;
+        if (dkv_client_await_patiently(client, w, until_ns)) {
+            snprintf(why, DKV_DETAIL_MAX, "interrupted while connecting");
+            return DKV_ERR_CANCELLED;
+        }
+        const seed *found = find_answer(s);
+        if (found) return use_map(client, found, why);
+    }
+    return nobody_answered(s, why);
+}
+
+int dkv_client_fetch_map(dkv_client *client, const char *text, char *why) {
+    seeds s;
+    waiter w;
+    int err = parse_seeds(text, &s, why);
+    if (err) return err;
+    pthread_mutex_lock(&client->mutex);
+    dkv_client_waiter_init(client, &w);
+    err = ask_seeds(client, &s, &w, why);
+    seeds_free(&s);
+    dkv_client_waiter_free(&w);
+    pthread_mutex_unlock(&client->mutex);
+    return err;
+}

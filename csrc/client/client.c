@@ -1,0 +1,266 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "client/internal.h"
+
+/* ---- lifecycle ------------------------------------------------------------------------------ */
+
+static bool is_forked(const dkv_client *client) {
+    return client->pid != getpid();
+}
+
+static int make_targets(dkv_client *client) {
+    const dkv_cluster_map *map = dkv_ring_map(client->ring);
+    client->targets = calloc(map->n_members, sizeof *client->targets);
+    if (!client->targets) return DKV_ERR_NO_MEMORY;
+    for (uint16_t i = 0; i < map->n_members; i++) {
+        dkv_client_target_init(&client->targets[i], client, &map->members[i]);
+    }
+    return DKV_OK;
+}
+
+static int check_options(const dkv_client_options *options, char *why) {
+    if (options->timeout_ms <= DKV_TIMEOUT_MAX_MS) return DKV_OK;
+    snprintf(why, DKV_DETAIL_MAX, "the timeout is %u ms, allowed are at most %u",
+             options->timeout_ms, DKV_TIMEOUT_MAX_MS);
+    return DKV_ERR_INVALID;
+}
+
+static int client_alloc(const dkv_client_options *options, dkv_client **out) {
+    dkv_client *client = calloc(1, sizeof *client);
+    if (!client) return DKV_ERR_NO_MEMORY;
+    int err = dkv_rpc_loop_new(&client->loop);
+    if (err) {
+        free(client);
+        return err;
+    }
+    client->pid = getpid();
+    client->timeout_ms = options->timeout_ms ? options->timeout_ms : DKV_TIMEOUT_DEFAULT_MS;
+    client->hedge_ns = (options->hedge_ms ? options->hedge_ms : HEDGE_DEFAULT_MS) * NS_PER_MS;
+    client->interrupted = options->interrupted;
+    client->interrupted_user = options->interrupted_user;
+    pthread_mutex_init(&client->mutex, NULL);
+    pthread_condattr_init(&client->monotonic);
+    pthread_condattr_setclock(&client->monotonic, CLOCK_MONOTONIC);
+    dkv_rpc_loop_set_lock(client->loop, &client->mutex);
+    list_init(&client->batches);
+    list_init(&client->unsettled);
+    list_init(&client->pumps);
+    list_init(&client->congested);
+    list_init(&client->followers);
+    *out = client;
+    return DKV_OK;
+}
+
+int dkv_client_new(const dkv_client_options *options, dkv_client **out, char *why) {
+    dkv_client *client;
+    int err = check_options(options, why);
+    if (err) return err;
+    err = client_alloc(options, &client);
+    if (!err) {
+        err = dkv_client_fetch_map(client, options->seeds, why);
+        if (!err) err = make_targets(client);
+        if (err) dkv_client_del(client);
+    }
+    if (err == DKV_ERR_NO_MEMORY) snprintf(why, DKV_DETAIL_MAX, "%s", dkv_err_sentence(err));
+    if (!err) *out = client;
+    return err;
+}
+
+/* Fails the operations of `b` that are among `ops`, from the last, so that none begins meanwhile.
+ */
+static void batch_fail(dkv_client *client, batch *b, const char *why) {
+    for (size_t i = b->n; i-- > 0;) {
+        if (b->flights[i].op)
+            dkv_client_flight_fail(client, &b->flights[i], DKV_ERR_CANCELLED, why);
+    }
+}
+
+static void close_locked(dkv_client *client) {
+    client->closed = true;
+    for (list_node *node = client->batches.head.next; node != &client->batches.head;
+         node = node->next) {
+        batch_fail(client, LIST_OWNER(node, batch, node), "the client was closed");
+    }
+    dkv_client_settle(client);
+    dkv_rpc_loop_wake(client->loop);
+}
+
+void dkv_client_close(dkv_client *client) {
+    if (is_forked(client)) return;
+    pthread_mutex_lock(&client->mutex);
+    close_locked(client);
+    pthread_mutex_unlock(&client->mutex);
+}
+
+void dkv_client_del(dkv_client *client) {
+    if (!client || is_forked(client)) return;
+    pthread_mutex_lock(&client->mutex);
+    close_locked(client);
+    uint16_t n_targets = client->targets ? dkv_ring_map(client->ring)->n_members : 0;
+    for (uint16_t i = 0; i < n_targets; i++) dkv_client_target_close(&client->targets[i]);
+    dkv_rpc_loop_del(client->loop);
+    pthread_mutex_unlock(&client->mutex);
+    free(client->targets);
+    dkv_ring_del(client->ring);
+    dkv_map_free(&client->attempts);
+    dkv_timers_free(&client->timers);
+    dkv_buf_free(&client->scratch);
+    pthread_condattr_destroy(&client->monotonic);
+    pthread_mutex_destroy(&client->mutex);
+    free(client);
+}
+
+/* ---- operations ----------------------------------------------------------------------------- */
+
+static void reset(dkv_client_op *op, flight *f) {
+    op->done = false;
+    op->err = DKV_OK;
+    op->outcome = DKV_OUTCOME_NONE;
+    op->version = (dkv_version){0};
+    op->value = NULL;
+    op->value_len = 0;
+    op->n_holding = 0;
+    op->n_missing = 0;
+    op->detail[0] = 0;
+    op->internal = f;
+}
+
+/* Needs no lock, as the ring never changes; so hashing is not what threads wait for. */
+static batch *batch_new(const dkv_client *client, dkv_client_op *ops, size_t n) {
+    if (n > (SIZE_MAX - sizeof(batch)) / sizeof(flight)) return NULL;
+    batch *b = calloc(1, sizeof *b + n * sizeof(flight));
+    if (!b) return NULL;
+    b->n = n;
+    b->undone = n;
+    for (size_t i = 0; i < n; i++) {
+        flight *f = &b->flights[i];
+        f->op = &ops[i];
+        f->batch = b;
+        reset(&ops[i], f);
+        f->err = dkv_request_check(&ops[i].request, ops[i].detail);
+        if (f->err) continue;
+        uint64_t token = dkv_hash_key(ops[i].request.key).token;
+        f->replicas = dkv_ring_replicas(client->ring, token);
+    }
+    return b;
+}
+
+int dkv_client_start(dkv_client *client, dkv_client_op *ops, size_t n) {
+    if (is_forked(client)) return DKV_ERR_PRECONDITION;
+    if (n == 0) return DKV_OK;
+    batch *b = batch_new(client, ops, n);
+    if (!b) return DKV_ERR_NO_MEMORY;
+    pthread_mutex_lock(&client->mutex);
+    if (client->closed) {
+        pthread_mutex_unlock(&client->mutex);
+        free(b);
+        return DKV_ERR_PRECONDITION;
+    }
+    dkv_client_catch_up(client);
+    list_add(&client->batches, &b->node);
+    list_add(&client->unsettled, &b->unsettled);
+    for (size_t i = 0; i < n; i++) {
+        flight *f = &b->flights[i];
+        if (f->err) dkv_client_flight_fail(client, f, f->err, "");
+    }
+    dkv_client_settle(client);
+    pthread_mutex_unlock(&client->mutex);
+    return DKV_OK;
+}
+
+static flight *flight_of(const dkv_client_op *op) {
+    return op->internal;
+}
+
+static void set_waiter(dkv_client_op *ops, size_t n, waiter *w) {
+    for (size_t i = 0; i < n; i++) {
+        if (flight_of(&ops[i])) flight_of(&ops[i])->batch->waiter = w;
+    }
+}
+
+static size_t count_undone(const dkv_client_op *ops, size_t n) {
+    size_t undone = 0;
+    for (size_t i = 0; i < n; i++) undone += !ops[i].done;
+    return undone;
+}
+
+bool dkv_client_wait(dkv_client *client, dkv_client_op *ops, size_t n, uint32_t wait_ms) {
+    if (is_forked(client)) return false;
+    waiter w;
+    pthread_mutex_lock(&client->mutex);
+    dkv_client_waiter_init(client, &w);
+    w.ops = ops;
+    w.n = n;
+    w.left = count_undone(ops, n);
+    set_waiter(ops, n, &w);
+    dkv_client_await(client, &w, dkv_client_now() + wait_ms * NS_PER_MS);
+    if (w.left > 0) set_waiter(ops, n, NULL);
+    pthread_mutex_unlock(&client->mutex);
+    dkv_client_waiter_free(&w);
+    return w.left == 0;
+}
+
+void dkv_client_abandon(dkv_client *client, dkv_client_op *ops, size_t n) {
+    if (is_forked(client)) return;
+    pthread_mutex_lock(&client->mutex);
+    /* From the last, so that giving one up lets none of the others begin. */
+    for (size_t i = n; i-- > 0;) {
+        flight *f = flight_of(&ops[i]);
+        if (f) dkv_client_flight_fail(client, f, DKV_ERR_CANCELLED, "the caller gave up");
+    }
+    dkv_client_settle(client);
+    pthread_mutex_unlock(&client->mutex);
+}
+
+/* ---- what the client knows ------------------------------------------------------------------ */
+
+dkv_version dkv_client_last_seen(dkv_client *client) {
+    if (is_forked(client)) return (dkv_version){0};
+    pthread_mutex_lock(&client->mutex);
+    dkv_version seen = client->last_seen;
+    pthread_mutex_unlock(&client->mutex);
+    return seen;
+}
+
+const dkv_ring *dkv_client_ring(dkv_client *client) {
+    return client->ring;
+}
+
+/* ---- status --------------------------------------------------------------------------------- */
+
+static int status_locked(dkv_client *client, const char *id, uint32_t timeout_ms, dkv_buf *out,
+                         char *why) {
+    int member = dkv_cluster_map_find(dkv_ring_map(client->ring), id);
+    if (member < 0) {
+        snprintf(why, DKV_DETAIL_MAX, "the cluster has no node \"%.64s\"", id);
+        return DKV_ERR_NOT_FOUND;
+    }
+    if (client->closed) {
+        snprintf(why, DKV_DETAIL_MAX, "the client is closed");
+        return DKV_ERR_PRECONDITION;
+    }
+    target *t = &client->targets[member];
+    int err = dkv_client_target_connect(t);
+    if (err) {
+        snprintf(why, DKV_DETAIL_MAX, "%s: the map names no address for it", id);
+        return DKV_ERR_UNAVAILABLE;
+    }
+    return dkv_client_ask(client, t->channel, "/dkv.v1.Admin/Status", timeout_ms, out, why);
+}
+
+int dkv_client_status(dkv_client *client, const char *id, uint32_t timeout_ms, dkv_buf *out,
+                      char *why) {
+    if (is_forked(client)) {
+        snprintf(why, DKV_DETAIL_MAX, "this client was made before fork()");
+        return DKV_ERR_PRECONDITION;
+    }
+    pthread_mutex_lock(&client->mutex);
+    int err = status_locked(client, id, timeout_ms ? timeout_ms : client->timeout_ms, out, why);
+    pthread_mutex_unlock(&client->mutex);
+    return err;
+}

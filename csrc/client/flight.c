@@ -1,0 +1,312 @@
+/* Operations on their way: which replica is asked, when the next one is, and how each ends.
+ *
+ * A read asks its replicas in ring order: the next one when the one before has failed, or has not
+ * answered within hedge_ms. The first answer that settles the question counts: the value, or
+ * NOT_FOUND, or an error that another replica would only repeat.
+ *
+ * A write is sent to one coordinator. As long as it has not left (no connection, or a full one that
+ * turned silent), another may be chosen. Once it has left, only an answer can tell what became of
+ * it; without one its outcome is unknown, and nothing is sent again. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "client/internal.h"
+
+static bool is_read(const flight *f) {
+    return f->op->request.op == DKV_OP_GET;
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static bool waits_for(const waiter *w, const dkv_client_op *op) {
+    return w && op >= w->ops && op < w->ops + w->n;
+}
+
+/* The operation's results are in place: hands it back to the caller. */
+static void finish(dkv_client *client, flight *f) {
+    dkv_client_op *op = f->op;
+    batch *b = f->batch;
+    for (unsigned i = 0; i < DKV_REPLICATION_MAX; i++) {
+        attempt *a = &f->attempts[i];
+        if (a->target) dkv_client_target_forget(a->target, a);
+    }
+    dkv_timers_cancel(&client->timers, &f->timer);
+    if (f->begun) {
+        b->on_way--;
+        b->bytes_on_way -= op->request.value.len;
+    }
+    f->op = NULL;
+    op->internal = NULL;
+    op->done = true;
+    b->undone--;
+    list_add(&client->unsettled, &b->unsettled);
+    if (waits_for(b->waiter, op)) dkv_client_waiter_tick(b->waiter);
+}
+
+static void append_text(dkv_client_op *op, const char *text) {
+    size_t len = strlen(op->detail);
+    if (!*text) return;
+    snprintf(op->detail + len, sizeof op->detail - len, "%s%s", len ? "; " : "", text);
+}
+
+/* A write of which something has left may have been applied; any other certainly has not. */
+static dkv_outcome outcome_of(const flight *f) {
+    if (is_read(f)) return DKV_OUTCOME_NONE;
+    for (unsigned i = 0; i < DKV_REPLICATION_MAX; i++) {
+        if (f->attempts[i].target && f->attempts[i].sent) return DKV_OUTCOME_UNKNOWN;
+    }
+    return DKV_OUTCOME_NOT_APPLIED;
+}
+
+static void fail_with(dkv_client *client, flight *f, int err, dkv_outcome outcome) {
+    f->op->err = err;
+    f->op->outcome = outcome;
+    finish(client, f);
+}
+
+void dkv_client_flight_fail(dkv_client *client, flight *f, int err, const char *detail) {
+    append_text(f->op, detail);
+    fail_with(client, f, err, outcome_of(f));
+}
+
+/* ---- choosing replicas ---------------------------------------------------------------------- */
+
+static target *target_of(const dkv_client *client, const flight *f, unsigned replica) {
+    return &client->targets[f->replicas[replica]];
+}
+
+/* The first replica that has not been tried and can be; suspects only if there is no other. -1:
+ * none. */
+static int choose(dkv_client *client, flight *f, int64_t now_ns) {
+    int suspect = -1;
+    for (unsigned i = 0; i < dkv_ring_replication(client->ring); i++) {
+        target *t = target_of(client, f, i);
+        if (f->tried & 1u << i) continue;
+        reach r = dkv_client_target_reach(t, now_ns);
+        if (r == REACH_GOOD) return (int)i;
+        if (r == REACH_SUSPECT) {
+            dkv_client_target_probe(t, f->op->request.key, now_ns);
+            if (suspect < 0) suspect = (int)i;
+        }
+    }
+    return suspect;
+}
+
+/* Remembers the failure of one replica, in case all fail. */
+static void note_failure(flight *f, const target *t, int err, const char *why, bool from_node) {
+    dkv_client_op *op = f->op;
+    char text[DKV_DETAIL_MAX];
+    snprintf(text, sizeof text, "%s: %s", t->member->id, why);
+    append_text(op, text);
+    if (op->n_missing < DKV_REPLICATION_MAX) {
+        snprintf(op->missing[op->n_missing++], sizeof op->missing[0], "%s", t->member->id);
+    }
+    if (!f->err || (from_node && !f->from_node)) {
+        f->err = err;
+        f->from_node = from_node;
+    }
+}
+
+/* Names the replicas that were not even tried, because they were unreachable a moment ago. */
+static void note_untried(dkv_client *client, flight *f) {
+    for (unsigned i = 0; i < dkv_ring_replication(client->ring); i++) {
+        const target *t = target_of(client, f, i);
+        if (!(f->tried & 1u << i)) note_failure(f, t, DKV_ERR_UNAVAILABLE, t->why, false);
+    }
+}
+
+static void set_timer(dkv_client *client, flight *f, int64_t at_ns) {
+    if (at_ns > f->deadline_ns) at_ns = f->deadline_ns;
+    /* It cannot fail: flight_begin has set it once. */
+    (void)dkv_timers_set(&client->timers, &f->timer, at_ns);
+}
+
+/* Sends the operation to the next replica. If there is none, it waits for those that were asked
+ * already, and fails if there are none of these either. */
+static void try_next(dkv_client *client, flight *f, int64_t now_ns) {
+    int chosen;
+    while ((chosen = choose(client, f, now_ns)) >= 0) {
+        target *t = target_of(client, f, (unsigned)chosen);
+        attempt *a = &f->attempts[chosen];
+        f->tried = (uint8_t)(f->tried | 1u << chosen);
+        a->flight = f;
+        int err = dkv_client_target_enqueue(t, a, now_ns);
+        if (!err) {
+            f->n_open++;
+            set_timer(client, f, now_ns + (is_read(f) ? client->hedge_ns : PATIENCE_NS));
+            return;
+        }
+        note_failure(f, t, err, t->why, false);
+    }
+    if (f->n_open > 0) {
+        set_timer(client, f, f->deadline_ns);
+        return;
+    }
+    note_untried(client, f);
+    fail_with(client, f, f->err, outcome_of(f));
+}
+
+/* ---- what happens to an attempt ------------------------------------------------------------- */
+
+void dkv_client_attempt_failed(dkv_client *client, attempt *a, int err, const char *why) {
+    flight *f = a->flight;
+    const target *t = target_of(client, f, (unsigned)(a - f->attempts));
+    f->n_open--;
+    note_failure(f, t, err, why, false);
+    if (is_read(f) || !a->sent) {
+        try_next(client, f, dkv_client_now());
+    } else {
+        fail_with(client, f, err, DKV_OUTCOME_UNKNOWN);
+    }
+}
+
+/* Another replica may know better than one that answered a read with such an error. */
+static bool is_own_trouble(int err) {
+    switch (err) {
+    case DKV_ERR_UNAVAILABLE:
+    case DKV_ERR_PRECONDITION:
+    case DKV_ERR_DATA_LOSS:
+    case DKV_ERR_NO_MEMORY:
+    case DKV_ERR_IO:
+    case DKV_ERR_CANCELLED:
+    case DKV_ERR_PROTOCOL:
+    case DKV_ERR_EPOCH:
+    case DKV_ERR_INTERNAL: return true;
+    default: return false;
+    }
+}
+
+static void copy_names(const dkv_node_names *from, uint8_t *n, char to[][DKV_NAME_MAX + 1]) {
+    for (unsigned i = 0; i < from->n; i++) {
+        memcpy(to[i], from->ids[i].data, from->ids[i].len);
+        to[i][from->ids[i].len] = 0;
+    }
+    *n = from->n;
+}
+
+static int copy_value(dkv_slice from, dkv_client_op *op) {
+    if (from.len == 0) return DKV_OK;
+    op->value = malloc(from.len);
+    if (!op->value) return DKV_ERR_NO_MEMORY;
+    memcpy(op->value, from.data, from.len);
+    op->value_len = from.len;
+    return DKV_OK;
+}
+
+static void copy_detail(dkv_slice from, dkv_client_op *op) {
+    snprintf(op->detail, sizeof op->detail, "%.*s", (int)from.len, (const char *)from.data);
+}
+
+void dkv_client_flight_answer(dkv_client *client, attempt *a, const dkv_reply *reply) {
+    flight *f = a->flight;
+    dkv_client_op *op = f->op;
+    target *t = a->target;
+    bool is_write = !is_read(f);
+    if (!reply->err && is_write != (reply->outcome == DKV_OUTCOME_APPLIED)) {
+        return; /* an answer to another kind of request: as if it had not come */
+    }
+    if (dkv_version_cmp(client->last_seen, reply->version) < 0) client->last_seen = reply->version;
+    if (!is_write && is_own_trouble(reply->err)) {
+        char why[DKV_DETAIL_MAX];
+        snprintf(why, sizeof why, "%.*s", (int)reply->detail.len, (const char *)reply->detail.data);
+        dkv_client_target_forget(t, a);
+        f->n_open--;
+        note_failure(f, t, reply->err, why, true);
+        try_next(client, f, dkv_client_now());
+        return;
+    }
+    op->err = reply->err;
+    op->outcome = reply->outcome;
+    if (is_write && op->outcome == DKV_OUTCOME_NONE) op->outcome = DKV_OUTCOME_UNKNOWN;
+    op->version = reply->version;
+    copy_names(&reply->holding, &op->n_holding, op->holding);
+    copy_names(&reply->missing, &op->n_missing, op->missing);
+    copy_detail(reply->detail, op);
+    if (!op->err && copy_value(reply->value, op)) op->err = DKV_ERR_NO_MEMORY;
+    finish(client, f);
+}
+
+/* ---- timers --------------------------------------------------------------------------------- */
+
+static void note_silent(dkv_client *client, flight *f) {
+    for (unsigned i = 0; i < dkv_ring_replication(client->ring); i++) {
+        if (!f->attempts[i].target) continue;
+        const char *why = f->attempts[i].sent ? "has not answered" : "could not be connected to";
+        note_failure(f, f->attempts[i].target, DKV_ERR_DEADLINE, why, false);
+    }
+}
+
+static void doubt_silent(flight *f, int64_t now_ns) {
+    for (unsigned i = 0; i < DKV_REPLICATION_MAX; i++) {
+        const attempt *a = &f->attempts[i];
+        if (a->target) dkv_client_target_doubt(a->target, a->since_ns, now_ns);
+    }
+}
+
+/* A write that has not left moves on if its target is silent. */
+static void move_write(dkv_client *client, flight *f, int64_t now_ns) {
+    for (unsigned i = 0; i < DKV_REPLICATION_MAX; i++) {
+        attempt *a = &f->attempts[i];
+        target *t = a->target;
+        if (!t) continue;
+        bool stuck = !a->sent && dkv_client_target_reach(t, now_ns) != REACH_GOOD;
+        if (!stuck || choose(client, f, now_ns) < 0) {
+            set_timer(client, f, a->sent ? f->deadline_ns : now_ns + PATIENCE_NS);
+            return;
+        }
+        dkv_client_target_forget(t, a);
+        f->n_open--;
+        note_failure(f, t, DKV_ERR_UNAVAILABLE, "could not be connected to in time", false);
+        try_next(client, f, now_ns);
+        return;
+    }
+}
+
+void dkv_client_flight_due(dkv_client *client, flight *f) {
+    int64_t now_ns = dkv_client_now();
+    doubt_silent(f, now_ns);
+    if (now_ns >= f->deadline_ns) {
+        dkv_outcome outcome = outcome_of(f);
+        note_silent(client, f);
+        fail_with(client, f, DKV_ERR_DEADLINE, outcome);
+    } else if (is_read(f)) {
+        try_next(client, f, now_ns);
+    } else {
+        move_write(client, f, now_ns);
+    }
+}
+
+/* ---- the beginning -------------------------------------------------------------------------- */
+
+static void flight_begin(dkv_client *client, flight *f) {
+    const dkv_request *request = &f->op->request;
+    int64_t now_ns = dkv_client_now();
+    uint32_t timeout_ms = request->timeout_ms ? request->timeout_ms : client->timeout_ms;
+    if (!is_read(f)) timeout_ms += WRITE_GRACE_MS;
+    f->deadline_ns = now_ns + (int64_t)timeout_ms * NS_PER_MS;
+    f->begun = true;
+    f->batch->on_way++;
+    f->batch->bytes_on_way += request->value.len;
+    if (dkv_timers_set(&client->timers, &f->timer, f->deadline_ns)) {
+        dkv_client_flight_fail(client, f, DKV_ERR_NO_MEMORY, "no memory for a timer");
+        return;
+    }
+    try_next(client, f, now_ns);
+}
+
+static bool window_is_open(const batch *b) {
+    return b->on_way < DKV_CLIENT_WINDOW && b->bytes_on_way < WINDOW_BYTES;
+}
+
+void dkv_client_batch_settle(dkv_client *client, batch *b) {
+    while (b->next < b->n && window_is_open(b)) {
+        flight *f = &b->flights[b->next++];
+        if (f->op) flight_begin(client, f);
+    }
+    if (b->undone > 0) return;
+    list_remove(&b->unsettled);
+    list_remove(&b->node);
+    free(b);
+}
