@@ -1,6 +1,5 @@
 """What several tests share: where things are, and how they are built."""
 
-import functools
 import os
 import subprocess
 import sys
@@ -20,23 +19,26 @@ class BuildError(Exception):
     """make failed; the text is what it printed."""
 
 
+_built: dict[tuple[str, ...], bool] = {}
+
+
 def make(build: str, *targets: str) -> Path:
-    """Builds `targets` in the way named `build`, once per test run; returns the directory."""
-    failure = _make_once(build, targets)
-    if failure:
-        raise BuildError(failure)
+    """Builds `targets` in the way named `build`, once per test run; returns the directory.
+
+    Raises `BuildError`: the first time with what make printed, later in one line.
+    """
+    if (build, *targets) not in _built:
+        command = ["make", "-f", "csrc/build.mk", f"-j{len(os.sched_getaffinity(0))}"]
+        command += [f"OUT=build/{build}", f"PYTHON={sys.executable}", *C_BUILDS[build], *targets]
+        done = subprocess.run(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        _built[build, *targets] = done.returncode == 0
+        if done.returncode != 0:
+            raise BuildError(f"{' '.join(command)}\n{done.stdout}")
+    if not _built[build, *targets]:
+        raise BuildError(f"the build {build!r} failed before")
     return ROOT / "build" / build
-
-
-@functools.cache
-def _make_once(build: str, targets: tuple[str, ...]) -> str | None:
-    jobs = len(os.sched_getaffinity(0))
-    command = ["make", "-f", "csrc/build.mk", f"-j{jobs}", f"OUT=build/{build}"]
-    command += [f"PYTHON={sys.executable}", *C_BUILDS[build], *targets]
-    done = subprocess.run(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    return f"{' '.join(command)}\n{done.stdout}" if done.returncode else None
 
 
 def project_files(*patterns: str) -> list[Path]:
