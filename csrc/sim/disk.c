@@ -161,16 +161,31 @@ static void apply_some(dkv_sim_disk *disk, sim_file *file, const change *c) {
     }
 }
 
+/* What a durable cut leaves of a change that was given up before it. */
+static void trim(change *c, uint64_t len) {
+    if (c->cut || c->offset + c->len <= len) return;
+    c->len = c->offset < len ? (uint32_t)(len - c->offset) : 0;
+}
+
+/* Makes all changes before job number `upto` durable, but for those given up: the page cache goes
+ * on to show them. */
 static int sync_file(sim_file *file, uint64_t upto) {
-    while (file->first && file->first->number < upto) {
-        change *c = file->first;
-        int err = c->given_up ? DKV_OK : apply_whole(file, c);
+    for (change **at = &file->first; *at && (*at)->number < upto;) {
+        change *c = *at;
+        if (c->given_up) {
+            at = &c->next;
+            continue;
+        }
+        int err = apply_whole(file, c);
         if (err) return err;
-        if (c->given_up) break; /* stays readable in the page cache, as does all behind it */
-        file->first = c->next;
-        if (!file->first) file->last = NULL;
+        for (change *kept = file->first; c->cut && kept != c; kept = kept->next) {
+            trim(kept, c->offset);
+        }
+        *at = c->next;
         free(c);
     }
+    file->last = file->first;
+    while (file->last && file->last->next) file->last = file->last->next;
     return DKV_OK;
 }
 
@@ -222,6 +237,9 @@ static int add_change(dkv_sim_disk *disk, sim_file *file, bool cut, uint64_t off
     if (!c) return DKV_ERR_NO_MEMORY;
     *c = (change){.number = disk->jobs, .cut = cut, .offset = offset, .len = len};
     if (len) memcpy(c->data, data, len);
+    for (change *old = file->first; old && !cut; old = old->next) { /* dirty again */
+        if (offset < old->offset + old->len && old->offset < offset + len) old->given_up = false;
+    }
     if (file->last) {
         file->last->next = c;
     } else {
