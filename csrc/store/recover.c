@@ -199,14 +199,25 @@ static bool holds(const dkv_buf *numbers, uint32_t number) {
     return false;
 }
 
+static bool is_found(const recovery *r, uint32_t number) {
+    uint32_t low = 0, high = r->n_found;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (r->found[middle].segment->number == number) return true;
+        if (r->found[middle].segment->number < number) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return false;
+}
+
 /* Counts the segments that should be there and are not. */
 static void judge_absent(recovery *r) {
-    uint32_t at = 0;
     for (size_t i = 0; i + 4 <= r->present.len; i += 4) {
         uint32_t number = dkv_le32(r->present.data + i);
-        while (at < r->n_found && r->found[at].segment->number < number) at++;
-        bool there = at < r->n_found && r->found[at].segment->number == number;
-        if (!there && !holds(&r->removed, number)) r->report->damaged_records++;
+        if (!is_found(r, number) && !holds(&r->removed, number)) r->report->damaged_records++;
     }
 }
 
