@@ -1,0 +1,200 @@
+#include "sim/chaos.h"
+
+#include <stdlib.h>
+
+#include "base/err.h"
+
+#define MS 1000000LL
+
+static int64_t between(dkv_chaos *chaos, int64_t min, int64_t max) {
+    return min + (int64_t)dkv_rand_below(&chaos->rand, (uint64_t)(max - min) + 1);
+}
+
+static bool one_in(dkv_chaos *chaos, uint64_t n) {
+    return dkv_rand_below(&chaos->rand, n) == 0;
+}
+
+/* Faults that excuse nodes from their promises are rare, so that most campaigns are strict. */
+uint32_t dkv_chaos_choose(dkv_rand *rand, uint32_t allowed) {
+    uint32_t chosen = 0;
+    for (dkv_fault fault = 0; fault < DKV_FAULTS; fault++) {
+        bool excuses = fault >= DKV_FAULT_FLIP;
+        bool is_odd = fault == DKV_FAULT_DATAGRAM;
+        if (dkv_rand_below(rand, excuses ? 6 : is_odd ? 8 : 2) == 0) chosen |= 1u << fault;
+    }
+    return chosen & allowed;
+}
+
+int dkv_chaos_init(dkv_chaos *chaos, dkv_world *world, uint32_t chosen, uint64_t seed) {
+    *chaos = (dkv_chaos){.world = world, .rand.state = seed};
+    chaos->n_nodes = dkv_ring_map(dkv_world_ring(world))->n_members;
+    chaos->start_at = calloc(chaos->n_nodes, sizeof *chaos->start_at);
+    if (!chaos->start_at) return DKV_ERR_NO_MEMORY;
+    /* These are the network's, not ours. */
+    chaos->faults = chosen & ~(1u << DKV_FAULT_BREAK | 1u << DKV_FAULT_DATAGRAM);
+    chaos->pause_ns =
+        one_in(chaos, 4) ? between(chaos, 10 * MS, 100 * MS) : between(chaos, 100 * MS, 2000 * MS);
+    chaos->next_ns = chaos->faults ? between(chaos, 0, 2 * chaos->pause_ns) : INT64_MAX;
+    return DKV_OK;
+}
+
+void dkv_chaos_free(dkv_chaos *chaos) {
+    free(chaos->start_at);
+}
+
+/* ---- the end of a fault ---- */
+
+/* How long faults last: mostly short against the time-outs of the nodes, sometimes long. */
+static int64_t duration(dkv_chaos *chaos) {
+    return one_in(chaos, 3) ? between(chaos, 500 * MS, 4000 * MS) : between(chaos, MS, 500 * MS);
+}
+
+static void repair_later(dkv_chaos *chaos, dkv_fault fault, uint16_t node, uint16_t peer) {
+    if (chaos->n_repairs == DKV_CHAOS_REPAIRS_MAX) return;
+    chaos->repairs[chaos->n_repairs++] =
+        (dkv_chaos_repair){dkv_world_now(chaos->world) + duration(chaos), fault, node, peer};
+}
+
+static void repair(dkv_chaos *chaos, const dkv_chaos_repair *r) {
+    switch (r->fault) {
+    case DKV_FAULT_PAUSE: dkv_world_resume(chaos->world, r->node); break;
+    case DKV_FAULT_PARTITION: dkv_world_heal(chaos->world); break;
+    case DKV_FAULT_ONE_WAY: dkv_world_join(chaos->world, r->node, r->peer); break;
+    case DKV_FAULT_SKEW: dkv_world_skew(chaos->world, r->node, 0); break;
+    case DKV_FAULT_CAPACITY: dkv_world_capacity(chaos->world, r->node, 0); break;
+    default: break;
+    }
+}
+
+static void repair_due(dkv_chaos *chaos, int64_t now) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < chaos->n_repairs; i++) {
+        dkv_chaos_repair r = chaos->repairs[i];
+        if (r.at_ns <= now) {
+            repair(chaos, &r);
+        } else {
+            chaos->repairs[kept++] = r;
+        }
+    }
+    chaos->n_repairs = kept;
+}
+
+/* ---- faults ---- */
+
+static void partition(dkv_chaos *chaos) {
+    uint64_t sides = dkv_rand_next(&chaos->rand);
+    for (uint16_t a = 0; a < chaos->n_nodes; a++) {
+        for (uint16_t b = 0; b < chaos->n_nodes; b++) {
+            if ((sides >> (a % 64) & 1) != (sides >> (b % 64) & 1)) {
+                dkv_world_cut(chaos->world, a, b);
+            }
+        }
+    }
+    repair_later(chaos, DKV_FAULT_PARTITION, 0, 0);
+}
+
+static void one_way(dkv_chaos *chaos, uint16_t node) {
+    uint16_t peer = (uint16_t)dkv_rand_below(&chaos->rand, chaos->n_nodes);
+    if (peer == node) return;
+    dkv_world_cut(chaos->world, node, peer);
+    repair_later(chaos, DKV_FAULT_ONE_WAY, node, peer);
+}
+
+static void skew(dkv_chaos *chaos, uint16_t node) {
+    int64_t most_ms = one_in(chaos, 4) ? 10000 : 400;
+    dkv_world_skew(chaos->world, node, between(chaos, -most_ms, most_ms));
+    repair_later(chaos, DKV_FAULT_SKEW, node, 0);
+}
+
+static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
+    dkv_world *world = chaos->world;
+    switch (kind) {
+    case DKV_FAULT_CRASH: dkv_world_crash(world, node); break;
+    case DKV_FAULT_POWER_CUT: dkv_world_power_cut(world, node); break;
+    case DKV_FAULT_STOP: dkv_world_stop(world, node); break;
+    case DKV_FAULT_PAUSE:
+        dkv_world_pause(world, node);
+        repair_later(chaos, kind, node, 0);
+        break;
+    case DKV_FAULT_PARTITION: partition(chaos); break;
+    case DKV_FAULT_ONE_WAY: one_way(chaos, node); break;
+    case DKV_FAULT_SKEW: skew(chaos, node); break;
+    case DKV_FAULT_CAPACITY:
+        dkv_world_capacity(world, node, (uint64_t)between(chaos, 1, 2 << 20));
+        repair_later(chaos, kind, node, 0);
+        break;
+    case DKV_FAULT_SYNC_ERROR: dkv_world_fail_syncs(world, node, 1); break;
+    case DKV_FAULT_FLIP: dkv_world_flip(world, node); break;
+    case DKV_FAULT_WIPE:
+        dkv_world_crash(world, node);
+        dkv_world_wipe(world, node);
+        break;
+    case DKV_FAULT_LOSE_FILE:
+        dkv_world_crash(world, node);
+        dkv_world_lose_file(world, node);
+        break;
+    default: break;
+    }
+    chaos->n_faults++;
+}
+
+static void random_fault(dkv_chaos *chaos) {
+    dkv_fault kind;
+    do {
+        kind = (dkv_fault)dkv_rand_below(&chaos->rand, DKV_FAULTS);
+    } while (!(chaos->faults >> kind & 1));
+    fault(chaos, kind, (uint16_t)dkv_rand_below(&chaos->rand, chaos->n_nodes));
+}
+
+/* ---- watching over processes ---- */
+
+/* A disk that can no longer be read is replaced by the operator, if the world had damaged it. */
+static bool start(dkv_chaos *chaos, uint16_t node, dkv_violation *out) {
+    int err = dkv_world_start(chaos->world, node);
+    if (!err || err == DKV_ERR_NO_SPACE || err == DKV_ERR_IO) return true;
+    if (dkv_world_damaged_at(chaos->world, node) >= 0) {
+        dkv_world_wipe(chaos->world, node);
+        return true;
+    }
+    return dkv_check_fail(out, DKV_RULE_ALARM, DKV_CHECK_NO_OP, DKV_CHECK_NO_OP,
+                          "node %u does not start on a sound disk: %s", node, dkv_err_name(err));
+}
+
+static bool start_due(dkv_chaos *chaos, int64_t now, dkv_violation *out) {
+    for (uint16_t node = 0; node < chaos->n_nodes; node++) {
+        int64_t *at = &chaos->start_at[node];
+        if (dkv_world_is_running(chaos->world, node)) {
+            *at = 0;
+        } else if (*at == 0) {
+            *at = now + duration(chaos);
+        } else if (*at <= now) {
+            *at = 0;
+            if (!start(chaos, node, out)) return false;
+        }
+    }
+    return true;
+}
+
+bool dkv_chaos_act(dkv_chaos *chaos, dkv_violation *out) {
+    int64_t now = dkv_world_now(chaos->world);
+    repair_due(chaos, now);
+    if (!start_due(chaos, now, out)) return false;
+    if (now >= chaos->next_ns) {
+        random_fault(chaos);
+        chaos->next_ns = now + between(chaos, 0, 2 * chaos->pause_ns);
+    }
+    return true;
+}
+
+void dkv_chaos_end(dkv_chaos *chaos) {
+    chaos->next_ns = INT64_MAX;
+    for (unsigned i = 0; i < chaos->n_repairs; i++) chaos->repairs[i].at_ns = 0;
+    repair_due(chaos, 0);
+    dkv_world_heal(chaos->world);
+    for (uint16_t node = 0; node < chaos->n_nodes; node++) {
+        dkv_world_resume(chaos->world, node);
+        dkv_world_skew(chaos->world, node, 0);
+        dkv_world_capacity(chaos->world, node, 0);
+        dkv_world_fail_syncs(chaos->world, node, 0);
+    }
+}

@@ -1,0 +1,73 @@
+/* Checks a simulated world against what dkv promises, from outside: what clients asked and were
+ * told, what nodes sent each other, and what their disks hold. Nothing is believed because a node
+ * says it; only faults that the world made on purpose excuse a loss.
+ *
+ * Two things are needed of the workload: every value written is different from all others, and
+ * `dkv_check_witness` sees every message. */
+#ifndef DKV_SIM_CHECK_H
+#define DKV_SIM_CHECK_H
+
+#include "sim/world.h"
+
+/* X(NAME, "sentence"). "Confirmed": the outcome of the write is APPLIED, or the node is named among
+ * those that hold it. A node is excused from what it confirmed before its disk was wiped or
+ * flipped; rules about reads do not apply while one of the key's nodes is excused. */
+#define DKV_RULE_MAP(X)                                                                          \
+    X(LOST_WRITE, "a node that confirmed a write holds it, or a newer one, as long as its disk") \
+    X(TOO_FEW, "an applied write was confirmed by as many replicas as its level asks for")       \
+    X(INVENTED, "a value that is read, sent or stored was written by a client")                  \
+    X(DISHONEST, "a write that is said to be not applied is nowhere, ever")                      \
+    X(ABSENCE, "a key with a confirmed write and no later delete is not said to be absent")      \
+    X(STALE, "a read is not older than a write confirmed before it, where their levels overlap") \
+    X(CONFLICT, "a version is issued once and stands for one content")                           \
+    X(ORDER, "a write is newer than a write at level all confirmed before it, and last_seen")    \
+    X(ANSWER, "a node that lives answers a request once, by its deadline")                       \
+    X(ALARM, "a node does not stop, and no data is called damaged, without a fault of a disk")   \
+    X(SERVING, "after all faults are healed, reads and writes at level all succeed")
+
+typedef enum dkv_rule {
+#define DKV_RULE_ENUM(name, sentence) DKV_RULE_##name,
+    DKV_RULE_MAP(DKV_RULE_ENUM)
+#undef DKV_RULE_ENUM
+} dkv_rule;
+
+const char *dkv_rule_name(dkv_rule rule);
+const char *dkv_rule_sentence(dkv_rule rule);
+
+#define DKV_CHECK_NO_OP UINT64_MAX
+
+typedef struct dkv_violation {
+    dkv_rule rule;
+    uint64_t ops[2]; /* operations concerned, DKV_CHECK_NO_OP where none */
+    char text[512];  /* what was found */
+} dkv_violation;
+
+/* Fills in a violation. Returns false. */
+bool dkv_check_fail(dkv_violation *out, dkv_rule rule, uint64_t op, uint64_t other,
+                    const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+typedef struct dkv_check dkv_check;
+
+/* *out is owned by the caller. NO_MEMORY. */
+int dkv_check_new(dkv_check **out);
+
+/* Accepts NULL. */
+void dkv_check_del(dkv_check *check);
+
+/* To be given to the world as its witness, with the check as its user. */
+void dkv_check_witness(void *check, uint16_t from, uint16_t to, const dkv_message *message);
+
+/* The following say false, and what is wrong, at the first violation. They are always called with
+ * the same world. */
+
+/* LOST_WRITE for the index of every running node, now. */
+bool dkv_check_running(dkv_check *check, dkv_world *world, dkv_violation *out);
+
+/* LOST_WRITE, INVENTED, DISHONEST, CONFLICT for the content of a disk whose process does not run.
+ * Opens the store on it, as a start of the process would. */
+bool dkv_check_disk(dkv_check *check, dkv_world *world, uint16_t node, dkv_violation *out);
+
+/* All rules that follow from the history; for a world in which all requests were answered. */
+bool dkv_check_history(dkv_check *check, dkv_world *world, dkv_violation *out);
+
+#endif

@@ -1,0 +1,348 @@
+/* The rules of check.h, one function each. Operations of a key are compared pairwise: histories are
+ * some hundred operations long. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "sim/check_state.h"
+
+#define NONE DKV_CHECK_NO_OP
+/* What a node may take beyond the deadline: the round of its loop and the message to itself. */
+#define ANSWER_SLACK_NS (100 * 1000000LL)
+
+#define VERSION_FORMAT "%" PRIu64 ".%" PRIx64
+#define VERSION_ARGS(v) (v).hlc, (v).origin
+
+static const char *node_id(const dkv_world *world, uint16_t node) {
+    return dkv_ring_map(dkv_world_ring(world))->members[node].id;
+}
+
+static unsigned needs(const dkv_world *world, const dkv_sim_op *op) {
+    return dkv_level_needs(op->request.level, op->request.op,
+                           dkv_ring_replication(dkv_world_ring(world)));
+}
+
+static bool is_write(const dkv_sim_op *op) {
+    return op->request.op != DKV_OP_GET;
+}
+
+/* ---- promises ---- */
+
+bool dkv_check_promise(const dkv_check *check, const dkv_world *world, const key_facts *key,
+                       uint16_t node, dkv_version stored, dkv_violation *out) {
+    const promise *p = &key->promises[node];
+    (void)check;
+    if (dkv_version_cmp(stored, p->version) >= 0) return true;
+    if (dkv_world_damaged_at(world, node) >= p->invoked_ns) return true;
+    return dkv_check_fail(out, DKV_RULE_LOST_WRITE, p->op, NONE,
+                          "%s confirmed version " VERSION_FORMAT
+                          " of key %.*s and holds " VERSION_FORMAT,
+                          node_id(world, node), VERSION_ARGS(p->version), (int)key->key.len,
+                          (const char *)key->key.data, VERSION_ARGS(stored));
+}
+
+bool dkv_check_running(dkv_check *check, dkv_world *world, dkv_violation *out) {
+    if (!dkv_check_learn(check, world, out)) return false;
+    for (uint16_t node = 0; node < check->n_nodes; node++) {
+        if (!dkv_world_is_running(world, node)) continue;
+        const dkv_store *store = dkv_node_store(dkv_world_node(world, node));
+        for (const key_facts *key = check->first_key; key; key = key->next) {
+            dkv_store_entry entry = {0};
+            if (dkv_version_is_none(key->promises[node].version)) continue;
+            if (dkv_store_peek(store, key->hash, &entry)) entry.version = (dkv_version){0};
+            if (!dkv_check_promise(check, world, key, node, entry.version, out)) return false;
+        }
+    }
+    return true;
+}
+
+/* ---- disks ---- */
+
+typedef struct disk_check {
+    dkv_check *check;
+    dkv_world *world;
+    uint16_t node;
+    const key_facts **keys;
+    dkv_violation *out;
+    bool ok;
+} disk_check;
+
+/* A value that is held or seen must have been written, and not denied. */
+static bool check_content(const dkv_check *check, const dkv_world *world, uint64_t content,
+                          const char *where, dkv_violation *out) {
+    uint64_t writer = dkv_check_writer(check, content);
+    if (writer == NONE) {
+        return dkv_check_fail(out, DKV_RULE_INVENTED, NONE, NONE, "%s holds what nobody wrote",
+                              where);
+    }
+    if (!dkv_check_is_denied(world, writer)) return true;
+    return dkv_check_fail(out, DKV_RULE_DISHONEST, writer, NONE,
+                          "%s holds the value of a write that was said to be not applied", where);
+}
+
+static bool check_record(disk_check *d, const key_facts *key, const dkv_record *record) {
+    uint64_t token = key->hash.token;
+    uint64_t content = dkv_check_content(token, record->kind, record->value);
+    if (!dkv_check_see(d->check, record->version, token, record->kind, content, NONE, d->out)) {
+        return false;
+    }
+    if (record->kind == DKV_KIND_TOMBSTONE) return true;
+    return check_content(d->check, d->world, content, node_id(d->world, d->node), d->out);
+}
+
+static void inspect_key(void *user, size_t i, int err, const dkv_record *record) {
+    disk_check *d = user;
+    const key_facts *key = d->keys[i];
+    if (!d->ok) return;
+    dkv_version stored = err ? (dkv_version){0} : record->version;
+    d->ok = dkv_check_promise(d->check, d->world, key, d->node, stored, d->out) &&
+            (err || check_record(d, key, record));
+}
+
+bool dkv_check_disk(dkv_check *check, dkv_world *world, uint16_t node, dkv_violation *out) {
+    if (!dkv_check_learn(check, world, out)) return false;
+    disk_check d = {check, world, node, NULL, out, true};
+    dkv_slice *keys = calloc(check->n_keys + 1, sizeof *keys);
+    d.keys = calloc(check->n_keys + 1, sizeof *d.keys);
+    int err = keys && d.keys ? DKV_OK : DKV_ERR_NO_MEMORY;
+    size_t n = 0;
+    for (const key_facts *key = check->first_key; !err && key; key = key->next) {
+        d.keys[n] = key;
+        keys[n++] = key->key;
+    }
+    if (!err) err = dkv_world_inspect(world, node, keys, n, inspect_key, &d);
+    if (err && d.ok) {
+        d.ok =
+            dkv_check_fail(out, DKV_RULE_ALARM, NONE, NONE, "the disk of %s cannot be opened: %s",
+                           node_id(world, node), dkv_err_name(err));
+    }
+    free(keys);
+    free(d.keys);
+    return d.ok;
+}
+
+/* ---- single answers ---- */
+
+static bool check_attempt(const dkv_world *world, const dkv_sim_attempt *attempt,
+                          dkv_violation *out) {
+    const dkv_sim_op *op = dkv_world_op(world, attempt->op);
+    uint32_t timeout_ms = op->request.timeout_ms;
+    if (!timeout_ms) timeout_ms = DKV_TIMEOUT_DEFAULT_MS;
+    int64_t most_ns = dkv_ns_of_ms(timeout_ms) + ANSWER_SLACK_NS;
+    if (attempt->arrived_ns < 0) return true;
+    if (attempt->replies > 1) {
+        return dkv_check_fail(out, DKV_RULE_ANSWER, attempt->op, NONE,
+                              "%s answered %" PRIu32 " times", node_id(world, attempt->node),
+                              attempt->replies);
+    }
+    if (attempt->replies == 0 && !attempt->cut_off) {
+        return dkv_check_fail(out, DKV_RULE_ANSWER, attempt->op, NONE, "%s never answered",
+                              node_id(world, attempt->node));
+    }
+    if (attempt->replies && attempt->active_ns > most_ns) {
+        return dkv_check_fail(out, DKV_RULE_ANSWER, attempt->op, NONE,
+                              "%s answered after %" PRId64 " ms", node_id(world, attempt->node),
+                              attempt->active_ns / 1000000);
+    }
+    return true;
+}
+
+static bool any_damage(const dkv_world *world) {
+    for (uint16_t i = 0; i < dkv_ring_map(dkv_world_ring(world))->n_members; i++) {
+        if (dkv_world_damaged_at(world, i) >= 0) return true;
+    }
+    return false;
+}
+
+static bool check_alarm(const dkv_world *world, uint64_t number, dkv_violation *out) {
+    const dkv_sim_op *op = dkv_world_op(world, number);
+    int err = op->result.err;
+    if (err == DKV_ERR_INTERNAL || err == DKV_ERR_PROTOCOL || err == DKV_ERR_EPOCH ||
+        (err == DKV_ERR_DATA_LOSS && !any_damage(world))) {
+        return dkv_check_fail(out, DKV_RULE_ALARM, number, NONE, "answered %s: %s",
+                              dkv_err_name(err), op->result.detail);
+    }
+    return true;
+}
+
+/* The version of a write: nowhere if the write was denied, else its own alone. */
+static bool check_version(dkv_check *check, const dkv_world *world, const key_facts *key,
+                          uint64_t number, dkv_violation *out) {
+    const dkv_sim_op *op = dkv_world_op(world, number);
+    dkv_version version = dkv_check_version(world, number);
+    if (dkv_version_is_none(version)) return true;
+    if (dkv_check_is_denied(world, number)) {
+        if (!dkv_check_was_seen(check, version)) return true;
+        return dkv_check_fail(out, DKV_RULE_DISHONEST, number, NONE,
+                              "its version was sent though it was said to be not applied");
+    }
+    if (dkv_version_cmp(version, op->request.last_seen) <= 0) {
+        return dkv_check_fail(out, DKV_RULE_ORDER, number, NONE,
+                              "version " VERSION_FORMAT
+                              " is not newer than last_seen " VERSION_FORMAT,
+                              VERSION_ARGS(version), VERSION_ARGS(op->request.last_seen));
+    }
+    dkv_kind kind = op->request.op == DKV_OP_PUT ? DKV_KIND_VALUE : DKV_KIND_TOMBSTONE;
+    return dkv_check_see(check, version, key->hash.token, kind,
+                         dkv_check_content_of(op, key->hash.token), number, out);
+}
+
+static bool check_outcome(const dkv_world *world, uint64_t number, dkv_violation *out) {
+    const dkv_sim_op *op = dkv_world_op(world, number);
+    const dkv_sim_result *result = &op->result;
+    bool applied = result->outcome == DKV_OUTCOME_APPLIED;
+    if ((result->err == DKV_OK) != applied || result->outcome == DKV_OUTCOME_NONE ||
+        (applied && dkv_version_is_none(result->version))) {
+        return dkv_check_fail(out, DKV_RULE_DISHONEST, number, NONE,
+                              "outcome %d does not go with %s", (int)result->outcome,
+                              dkv_err_name(result->err));
+    }
+    if (applied && result->holding.n < needs(world, op)) {
+        return dkv_check_fail(out, DKV_RULE_TOO_FEW, number, NONE, "%u of %u replicas hold it",
+                              result->holding.n, needs(world, op));
+    }
+    return true;
+}
+
+static bool check_value(dkv_check *check, const dkv_world *world, const key_facts *key,
+                        uint64_t number, dkv_violation *out) {
+    const dkv_sim_op *op = dkv_world_op(world, number);
+    uint64_t content = dkv_check_content(key->hash.token, DKV_KIND_VALUE, op->result.value);
+    uint64_t writer = dkv_check_writer(check, content);
+    if (writer == NONE || dkv_world_op(world, writer)->invoked_ns > op->answered_ns) {
+        return dkv_check_fail(out, DKV_RULE_INVENTED, number, NONE,
+                              "nobody had written what it read");
+    }
+    if (dkv_check_is_denied(world, writer)) {
+        return dkv_check_fail(out, DKV_RULE_DISHONEST, number, writer,
+                              "it read a write that was said to be not applied");
+    }
+    return dkv_check_see(check, op->result.version, key->hash.token, DKV_KIND_VALUE, content,
+                         writer, out);
+}
+
+/* ---- pairs of operations ---- */
+
+/* True if a node of the key may have lost what it confirmed since `since_ns`. */
+static bool is_excused(const dkv_world *world, const key_facts *key, int64_t since_ns) {
+    const dkv_ring *ring = dkv_world_ring(world);
+    const uint16_t *list = dkv_ring_replicas(ring, key->hash.token);
+    for (unsigned i = 0; i < dkv_ring_replication(ring); i++) {
+        if (dkv_world_damaged_at(world, list[i]) >= since_ns) return true;
+    }
+    return false;
+}
+
+static bool is_before(const dkv_sim_op *first, const dkv_sim_op *second) {
+    return first->answered_ns >= 0 && first->answered_ns < second->invoked_ns;
+}
+
+/* A delete that may have come after `version` and before `read` ended. */
+static bool was_deleted(const dkv_world *world, const key_facts *key, dkv_version version,
+                        const dkv_sim_op *read) {
+    for (size_t i = 0; i < key->n_ops; i++) {
+        const dkv_sim_op *op = dkv_world_op(world, key->ops[i]);
+        if (op->request.op != DKV_OP_DELETE || op->invoked_ns > read->answered_ns) continue;
+        if (dkv_check_is_denied(world, key->ops[i])) continue;
+        dkv_version deleted = dkv_check_version(world, key->ops[i]);
+        if (dkv_version_is_none(deleted) || dkv_version_cmp(deleted, version) > 0) return true;
+    }
+    return false;
+}
+
+/* `write` was confirmed before `read` began, and at least one node has a part in both. */
+static bool check_read_after(const dkv_world *world, const key_facts *key, uint64_t write_number,
+                             uint64_t read_number, dkv_violation *out) {
+    const dkv_sim_op *write = dkv_world_op(world, write_number);
+    const dkv_sim_op *read = dkv_world_op(world, read_number);
+    if (is_excused(world, key, write->invoked_ns)) return true;
+    dkv_version version = write->result.version;
+    if (read->result.err == DKV_OK && dkv_version_cmp(read->result.version, version) < 0) {
+        return dkv_check_fail(out, DKV_RULE_STALE, read_number, write_number,
+                              "read version " VERSION_FORMAT " after " VERSION_FORMAT
+                              " was confirmed",
+                              VERSION_ARGS(read->result.version), VERSION_ARGS(version));
+    }
+    if (read->result.err == DKV_ERR_NOT_FOUND && write->request.op == DKV_OP_PUT &&
+        !was_deleted(world, key, version, read)) {
+        return dkv_check_fail(out, DKV_RULE_ABSENCE, read_number, write_number,
+                              "the key was said to be absent");
+    }
+    return true;
+}
+
+static bool check_write_after(const dkv_world *world, const key_facts *key, uint64_t first_number,
+                              uint64_t second_number, dkv_violation *out) {
+    const dkv_sim_op *first = dkv_world_op(world, first_number);
+    dkv_version version = dkv_check_version(world, second_number);
+    unsigned all = dkv_ring_replication(dkv_world_ring(world));
+    if (needs(world, first) < all || dkv_version_is_none(version)) return true;
+    if (is_excused(world, key, first->invoked_ns)) return true;
+    if (dkv_version_cmp(version, first->result.version) > 0) return true;
+    return dkv_check_fail(out, DKV_RULE_ORDER, second_number, first_number,
+                          "version " VERSION_FORMAT " was issued after " VERSION_FORMAT
+                          " was confirmed",
+                          VERSION_ARGS(version), VERSION_ARGS(first->result.version));
+}
+
+/* What follows for operation `number` from all confirmed writes of its key before it. */
+static bool check_after_writes(const dkv_world *world, const key_facts *key, uint64_t number,
+                               dkv_violation *out) {
+    const dkv_sim_op *op = dkv_world_op(world, number);
+    unsigned all = dkv_ring_replication(dkv_world_ring(world));
+    for (size_t i = 0; i < key->n_ops; i++) {
+        const dkv_sim_op *write = dkv_world_op(world, key->ops[i]);
+        bool confirmed = is_write(write) && write->result.err == DKV_OK;
+        if (!confirmed || !is_before(write, op)) continue;
+        if (is_write(op)) {
+            if (!check_write_after(world, key, key->ops[i], number, out)) return false;
+        } else if (needs(world, write) + needs(world, op) > all) {
+            if (!check_read_after(world, key, key->ops[i], number, out)) return false;
+        }
+    }
+    return true;
+}
+
+/* ---- all together ---- */
+
+static bool check_op(dkv_check *check, const dkv_world *world, const key_facts *key,
+                     uint64_t number, dkv_violation *out) {
+    const dkv_sim_op *op = dkv_world_op(world, number);
+    if (op->answered_ns < 0) {
+        return dkv_check_fail(out, DKV_RULE_ANSWER, number, NONE, "the client was never answered");
+    }
+    if (!check_alarm(world, number, out)) return false;
+    if (is_write(op) &&
+        (!check_outcome(world, number, out) || !check_version(check, world, key, number, out))) {
+        return false;
+    }
+    if (!is_write(op) && op->result.err == DKV_OK && !check_value(check, world, key, number, out)) {
+        return false;
+    }
+    return check_after_writes(world, key, number, out);
+}
+
+/* What nodes sent each other to store. */
+static bool check_sightings(const dkv_check *check, const dkv_world *world, dkv_violation *out) {
+    for (const sighting *s = check->sightings; s; s = s->next) {
+        if (s->kind == DKV_KIND_VALUE &&
+            !check_content(check, world, s->content, "a message", out)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool dkv_check_history(dkv_check *check, dkv_world *world, dkv_violation *out) {
+    if (!dkv_check_learn(check, world, out)) return false;
+    for (const key_facts *key = check->first_key; key; key = key->next) {
+        for (size_t i = 0; i < key->n_ops; i++) {
+            if (!check_op(check, world, key, key->ops[i], out)) return false;
+        }
+    }
+    for (uint64_t a = 1; a <= dkv_world_attempts(world); a++) {
+        if (!check_attempt(world, dkv_world_attempt(world, a), out)) return false;
+    }
+    return check_sightings(check, world, out);
+}
