@@ -29,6 +29,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +55,8 @@ class Cluster:
     zones, hosts and weights; addresses are filled in. `directory` keeps everything and may hold an
     earlier cluster of the same nodes, which goes on with its data; by default it is a temporary one
     that is removed at the end unless `keep` is true. `port` is that of the first node, the others
-    follow it; by default the kernel chooses.
+    follow it; by default the kernel chooses. `timing` changes how long nodes wait for each other
+    (milliseconds; `dkv-node --help` has the names).
 
     Raises `InvalidArgumentError` for a map that makes no ring, `PreconditionError` if dkv-node has
     not been built, and `UnavailableError`, with the node's last words, if a node does not start.
@@ -69,6 +71,7 @@ class Cluster:
         keep: bool = False,
         port: int = 0,
         name: str = "local",
+        timing: Mapping[str, int] | None = None,
     ) -> None:
         self._program = node_program.path()
         ids = [f"n{i + 1}" for i in range(nodes)] if isinstance(nodes, int) else nodes
@@ -86,7 +89,7 @@ class Cluster:
             self.ring = Ring(
                 [replace(m, address=self._processes[m.id].address) for m in members], replication
             )
-            self._write_configurations(name)
+            self._write_configurations(name, timing or {})
             for process in self._processes.values():
                 process.start(self._program)
             self.wait_ready()
@@ -94,8 +97,13 @@ class Cluster:
             self.close()
             raise
 
-    def _write_configurations(self, name: str) -> None:
-        common = [f"cluster: {_quoted(name)}", f"replication: {self.ring.replication}", "nodes:"]
+    def _write_configurations(self, name: str, timing: Mapping[str, int]) -> None:
+        common = [
+            f"cluster: {_quoted(name)}",
+            f"replication: {self.ring.replication}",
+            f"timing: {_quoted(dict(timing))}",
+            "nodes:",
+        ]
         for member in self.ring.members:
             fields: dict[str, Any] = {"address": member.address}
             if member.host != member.id:
