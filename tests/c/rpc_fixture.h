@@ -13,6 +13,7 @@
 #include "base/rand.h"
 #include "check.h"
 #include "rpc/rpc.h"
+#include "tsan_quiet.h"
 
 #define ECHO_STREAM "/t/Echo"
 #define HELD_STREAM "/t/Held" /* accepted, but paused until told otherwise */

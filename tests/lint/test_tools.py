@@ -47,6 +47,9 @@ def test_debian_packages_are_listed_with_a_reason():
 @pytest.mark.parametrize("build", ["gcc", "asan"])
 def test_compiles_without_warnings(build):
     try:
+        failure = None
         support.make(build, "all", "ctests")
     except support.BuildError as error:
-        pytest.fail(str(error), pytrace=False)
+        failure = str(error)
+    if failure:
+        pytest.fail(failure, pytrace=False)
