@@ -235,6 +235,15 @@ static int flush(recovery *r) {
     return DKV_OK;
 }
 
+/* Appends the note that a segment was removed once more: without it that segment would count as
+ * lost when the log is scanned the next time. */
+static int save_notice(recovery *r, const dkv_log_record *notice) {
+    dkv_place place;
+    int err = dkv_append_reserve(&r->store->append, notice->len_bytes, &place);
+    if (!err) dkv_append_commit(&r->store->append, notice);
+    return err;
+}
+
 /* Appends the records behind the confirmed part of a segment that the index refers to. */
 static int save_tail(recovery *r, const found_segment *found) {
     uint32_t from =
@@ -252,6 +261,8 @@ static int save_tail(recovery *r, const found_segment *found) {
             err = item;
         } else if (item == DKV_SCAN_NEED) {
             err = read_more(r, found->segment, &scan);
+        } else if (item == DKV_SCAN_RECORD && record.kind == DKV_LOG_REMOVED) {
+            err = save_notice(r, &record);
         } else if (item == DKV_SCAN_RECORD && record.record.key.len > 0 &&
                    dkv_index_get(&r->store->index, dkv_hash_key(record.record.key), &entry)) {
             dkv_place place = dkv_place_unpack(entry.place);
