@@ -15,8 +15,9 @@ typedef struct dkv_host_options {
     const char *id;             /* which member this is */
     const char *listen;         /* "host:port" to bind; NULL = the member's address in the map */
     const char *data_dir;       /* made if missing (mode 0700) */
-    dkv_timing timing;     /* zeros for the defaults */
-    /* One line for the operator; called from the owner thread. NULL: standard error. */
+    bool insecure;              /* listen on other addresses than loopback, too */
+    dkv_timing timing;          /* zeros for the defaults */
+    /* One line for the operator; called from the owner thread. Not NULL. */
     void (*log)(void *user, dkv_log_level level, const char *text);
     void *log_user;
 } dkv_host_options;
@@ -24,17 +25,20 @@ typedef struct dkv_host_options {
 /* Opens the data directory, recovers the store and listens. When this returns 0 the node's port is
  * bound; it answers as soon as dkv_host_run runs. On an error `why` (DKV_DETAIL_MAX bytes) names
  * the cause and the file or address concerned: LOCKED, PRECONDITION, PROTOCOL, NO_SPACE, IO,
- * UNAVAILABLE (the address cannot be bound), INVALID, NO_MEMORY. */
+ * UNAVAILABLE (the address cannot be bound), PERMISSION (it is not a loopback address, and
+ * `insecure` is not set), INVALID, NO_MEMORY. */
 int dkv_host_new(const dkv_host_options *options, dkv_host **out, char *why);
 
 /* The bound port. */
 uint16_t dkv_host_port(const dkv_host *host);
 
-/* Runs the node on this thread until dkv_host_stop, then drains, syncs, and closes cleanly.
- * Returns 0, or the error that made the node stop (IO: the disk failed a sync). */
+/* Runs the node on this thread until dkv_host_stop; then answers what is under way (for two seconds
+ * at most), syncs, and closes cleanly. Returns 0, or the error that made the node stop (IO: the
+ * disk failed a sync). Call once. */
 int dkv_host_run(dkv_host *host);
 
-/* Asks run to return. Any thread; also safe in a signal handler. */
+/* Asks run to return. Any thread, but not a signal handler: a program blocks its signals and has a
+ * thread that waits for them. */
 void dkv_host_stop(dkv_host *host);
 
 /* Accepts NULL. Call after run has returned, or instead of it. */

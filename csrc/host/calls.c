@@ -1,0 +1,166 @@
+/* Unary calls: KV.Get, Put, Delete and Map, Admin.Status. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "admin.pb-c.h"
+#include "base/err.h"
+#include "dkv_version.h"
+#include "host/internal.h"
+
+/* ---- answering ---- */
+
+static void reply_error(dkv_host *host, dkv_rpc_call *call, const dkv_reply *reply) {
+    char detail[DKV_DETAIL_MAX];
+    size_t len = reply->detail.len < sizeof detail ? reply->detail.len : sizeof detail - 1;
+    if (len) memcpy(detail, reply->detail.data, len);
+    detail[len] = 0;
+    host->scratch.len = 0;
+    dkv_slice trailer = {0};
+    if (dkv_wire_put_error(&host->scratch, reply) == DKV_OK) {
+        trailer = dkv_buf_slice(&host->scratch);
+    }
+    dkv_rpc_call_reply(call, reply->err, detail, trailer);
+}
+
+static void refuse(dkv_host *host, dkv_rpc_call *call, int err, const char *detail) {
+    dkv_reply reply = {.err = err, .detail = dkv_slice_of(detail)};
+    reply_error(host, call, &reply);
+}
+
+void dkv_call_reply(dkv_host *host, dkv_rpc_call *call, dkv_op op, const dkv_reply *reply) {
+    if (reply->err) {
+        reply_error(host, call, reply);
+        return;
+    }
+    host->scratch.len = 0;
+    int err = dkv_wire_put_unary_reply(&host->scratch, op, reply);
+    dkv_rpc_call_reply(call, err, dkv_err_sentence(err), dkv_buf_slice(&host->scratch));
+}
+
+/* ---- requests ---- */
+
+/* The call's deadline counts where the request names no time of its own, and cuts one that is
+ * longer. Times out of range stay, for the node to refuse. */
+static uint32_t timeout_of(uint32_t asked_ms, uint32_t deadline_ms) {
+    if (deadline_ms == DKV_RPC_NO_TIMEOUT || asked_ms > DKV_TIMEOUT_MAX_MS) return asked_ms;
+    if (asked_ms && asked_ms < deadline_ms) return asked_ms;
+    if (deadline_ms > DKV_TIMEOUT_MAX_MS) return DKV_TIMEOUT_MAX_MS;
+    return deadline_ms ? deadline_ms : 1;
+}
+
+static void take_call(dkv_host *host, dkv_rpc_call *call, dkv_op op, dkv_slice bytes,
+                      uint32_t timeout_ms) {
+    dkv_host_refresh_clock(host);
+    dkv_request request;
+    void *scratch;
+    int err = dkv_wire_get_unary_request(bytes, op, &request, &scratch);
+    if (err) {
+        refuse(host, call, err, "the request could not be understood");
+        return;
+    }
+    request.timeout_ms = timeout_of(request.timeout_ms, timeout_ms);
+    dkv_host_request(host, (dkv_waiter){.call = call, .op = op}, &request);
+    free(scratch);
+}
+
+void dkv_call_get(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms) {
+    take_call(user, call, DKV_OP_GET, bytes, timeout_ms);
+}
+
+void dkv_call_put(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms) {
+    take_call(user, call, DKV_OP_PUT, bytes, timeout_ms);
+}
+
+void dkv_call_delete(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms) {
+    take_call(user, call, DKV_OP_DELETE, bytes, timeout_ms);
+}
+
+/* ---- looking in ---- */
+
+void dkv_call_map(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms) {
+    dkv_host *host = user;
+    (void)bytes;
+    (void)timeout_ms;
+    host->scratch.len = 0;
+    int err = dkv_wire_put_map(&host->scratch, dkv_ring_map(dkv_node_ring(host->node)));
+    if (err) {
+        refuse(host, call, err, dkv_err_sentence(err));
+    } else {
+        dkv_rpc_call_reply(call, DKV_OK, "", dkv_buf_slice(&host->scratch));
+    }
+}
+
+static void fill_store(const dkv_host *host, const dkv_store_stats *from,
+                       Dkv__V1__StatusReply *to) {
+    to->store_id = dkv_store_id(dkv_node_store(host->node));
+    to->records = from->records;
+    to->tombstones = from->tombstones;
+    to->live_bytes = from->live_bytes;
+    to->log_bytes = from->log_bytes;
+    to->index_bytes = from->index_bytes;
+    to->segments = from->segments;
+    to->full = from->full;
+    to->damaged_records = from->damaged_records;
+}
+
+static void fill_status(const dkv_host *host, const dkv_cluster_map *map,
+                        Dkv__V1__StatusReply *to) {
+    dkv_node_status status;
+    dkv_node_status_get(host->node, &status);
+    dkv__v1__status_reply__init(to);
+    to->cluster = map->cluster;
+    to->node_id = map->members[status.self].id;
+    to->epoch = map->epoch;
+    to->version = DKV_VERSION;
+    to->uptime_ms = (uint64_t)(host->now_ns - host->started_ns) / 1000000;
+    to->in_sync = status.in_sync;
+    to->clock_off = status.clock_off;
+    to->requests = status.requests;
+    to->gets = status.gets;
+    to->puts = status.puts;
+    to->deletes = status.deletes;
+    to->failed = status.failed;
+    fill_store(host, &status.store, to);
+}
+
+static void fill_peer(const dkv_host *host, const dkv_cluster_map *map, uint16_t i,
+                      Dkv__V1__PeerStatus *to) {
+    dkv__v1__peer_status__init(to);
+    to->id = map->members[i].id;
+    to->address = map->members[i].address;
+    to->reach = (Dkv__V1__Reach)dkv_node_reach(host->node, i);
+}
+
+static int put_status(dkv_host *host, dkv_buf *out) {
+    const dkv_cluster_map *map = dkv_ring_map(dkv_node_ring(host->node));
+    Dkv__V1__StatusReply status;
+    fill_status(host, map, &status);
+    int err = DKV_ERR_NO_MEMORY;
+    Dkv__V1__PeerStatus *peers = calloc(map->n_members, sizeof *peers);
+    status.peers = calloc(map->n_members, sizeof *status.peers);
+    if (!peers || !status.peers) goto done;
+    for (uint16_t i = 0; i < map->n_members; i++) {
+        fill_peer(host, map, i, &peers[i]);
+        status.peers[status.n_peers++] = &peers[i];
+    }
+    err = dkv_buf_reserve(out, dkv__v1__status_reply__get_packed_size(&status));
+    if (!err) out->len += dkv__v1__status_reply__pack(&status, out->data + out->len);
+done:
+    free(status.peers);
+    free(peers);
+    return err;
+}
+
+void dkv_call_status(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms) {
+    dkv_host *host = user;
+    (void)bytes;
+    (void)timeout_ms;
+    dkv_host_refresh_clock(host);
+    host->scratch.len = 0;
+    int err = put_status(host, &host->scratch);
+    if (err) {
+        refuse(host, call, err, dkv_err_sentence(err));
+    } else {
+        dkv_rpc_call_reply(call, DKV_OK, "", dkv_buf_slice(&host->scratch));
+    }
+}

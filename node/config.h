@@ -1,0 +1,38 @@
+/* The configuration file of dkv-node: YAML, read once at the start.
+ *
+ *   cluster: demo               # nodes and stores of other clusters are refused
+ *   replication: 3              # N, 1 to 5
+ *   node: n1                    # which of the nodes below this is
+ *   data: data/n1               # directory; relative to this file
+ *   listen: 127.0.0.1:7001      # optional; default: the node's address
+ *   nodes:
+ *     n1: {address: "127.0.0.1:7001", host: m1, zone: z1, weight: 1}
+ *     n2: {address: "127.0.0.1:7002"}
+ *   timing: {attempt_ms: 40}    # optional; the names of dkv_timing in csrc/model/effects.h
+ *
+ * Every key may stand once; others are errors. What is wrong is told with file, line and key. */
+#ifndef DKV_NODE_CONFIG_H
+#define DKV_NODE_CONFIG_H
+
+#include "model/effects.h"
+#include "ring/cluster_map.h"
+
+#define DKV_CONFIG_WHY_MAX 768u
+#define DKV_CONFIG_FILE_MAX 1048576u /* bytes in the file */
+
+typedef struct dkv_config {
+    dkv_cluster_map *map; /* epoch 1 */
+    char *node;
+    char *data;   /* relative to the working directory, or absolute */
+    char *listen; /* NULL: the node's address */
+    dkv_timing timing;
+} dkv_config;
+
+/* Reads the file at `path`. *out is owned by the caller, who frees it with dkv_config_free.
+ * INVALID, with a sentence in `why` (DKV_CONFIG_WHY_MAX bytes); NO_MEMORY. */
+int dkv_config_load(const char *path, dkv_config *out, char *why);
+
+/* Accepts NULL. */
+void dkv_config_free(dkv_config *config);
+
+#endif
