@@ -83,6 +83,13 @@ void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello) {
     judge(trust);
 }
 
+void dkv_trust_lost(dkv_trust *trust) {
+    if (!trust->in_sync && !trust->is_new) return;
+    trust->in_sync = false;
+    trust->is_new = false;
+    trust->changes++;
+}
+
 int dkv_trust_encode(const dkv_trust *trust, dkv_buf *out) {
     uint16_t count = 0;
     size_t bytes = FACTS_HEADER_BYTES;

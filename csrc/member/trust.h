@@ -11,7 +11,8 @@
  * 2. A peer vouches for this store if it remembers this very store; or if it remembers none and is
  *    itself new (a store that has never been in sync): then the two found the cluster together.
  * 3. A new store becomes in sync when all other members vouch for it. That is durable, too.
- * 4. A peer with another store than remembered replaces it in memory only once it is in sync. */
+ * 4. A store in which a damaged record was found is no longer in sync, and not new either.
+ * 5. A peer with another store than remembered replaces it in memory only once it is in sync. */
 #ifndef DKV_MEMBER_TRUST_H
 #define DKV_MEMBER_TRUST_H
 
@@ -41,6 +42,9 @@ int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, 
 
 /* Takes in what `peer` said of itself and of this node. */
 void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello);
+
+/* The store has lost a record that it had confirmed: it is no longer believed. */
+void dkv_trust_lost(dkv_trust *trust);
 
 /* Appends the facts to `out`, to be stored durably. */
 int dkv_trust_encode(const dkv_trust *trust, dkv_buf *out);

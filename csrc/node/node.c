@@ -13,11 +13,13 @@ struct dkv_node {
     dkv_replica *replica;
     uint64_t facts_handed; /* trust changes handed to the store */
     int64_t facts_due_ns;  /* when to hand in the rest: later, after the store has refused */
+    int64_t full_retry_ns; /* when to ask a full disk again */
     uint32_t jobs_out;
     bool failed; /* the store failed: nothing is done any more */
 };
 
 #define FACTS_RETRY_MS 250u
+#define FULL_RETRY_MS 1000u
 
 /* Store cookies of facts: which changes of the trust they hold. */
 static uint64_t facts_cookie(uint64_t changes) {
@@ -73,6 +75,9 @@ int dkv_node_new(const dkv_node_options *options, dkv_node **out) {
     if (err) goto fail;
     err = make_replica(node, (uint16_t)self, timing);
     if (err) goto fail;
+    dkv_store_stats stats;
+    dkv_store_stats_get(node->store, &stats);
+    if (stats.damaged_records) dkv_trust_lost(&node->trust);
     *out = node;
     return DKV_OK;
 
@@ -122,6 +127,13 @@ static void facts_stored(dkv_node *node, const dkv_moment *at, const dkv_store_e
     dkv_peers_durable(node->peers, at, event->cookie & ~DKV_REPLICA_COOKIE_END);
 }
 
+static void record_damaged(dkv_node *node, const dkv_moment *at) {
+    at->effects->log(at->effects->user, DKV_LOG_ERROR,
+                     "a stored record is damaged: the other replicas serve its key, and this store "
+                     "is no longer believed about absent keys");
+    dkv_trust_lost(&node->trust);
+}
+
 static void take_store_events(dkv_node *node, const dkv_moment *at) {
     dkv_store_event event;
     while (!node->failed && dkv_store_next_event(node->store, &event)) {
@@ -130,6 +142,8 @@ static void take_store_events(dkv_node *node, const dkv_moment *at) {
             at->effects->fatal(at->effects->user, event.err,
                                "a sync of the data directory failed: what was written since the "
                                "last good sync is not confirmed; the node stops");
+        } else if (event.kind == DKV_STORE_DAMAGED) {
+            record_damaged(node, at);
         } else if (event.cookie >= DKV_REPLICA_COOKIE_END) {
             facts_stored(node, at, &event);
         } else {
@@ -146,12 +160,23 @@ static void hand_out_jobs(dkv_node *node, const dkv_moment *at) {
     }
 }
 
+static bool is_full(const dkv_node *node) {
+    return dkv_store_admits(node->store, 0) == DKV_ERR_NO_SPACE;
+}
+
+static void retry_when_full(dkv_node *node, const dkv_moment *at) {
+    if (!is_full(node) || at->now_ns < node->full_retry_ns) return;
+    node->full_retry_ns = at->now_ns + dkv_ns_of_ms(FULL_RETRY_MS);
+    dkv_store_retry(node->store);
+}
+
 /* ---- events ---- */
 
 static void tick(dkv_node *node, const dkv_moment *at) {
     dkv_peers_tick(node->peers, at);
     dkv_replica_tick(node->replica, at);
     hand_facts_to_store(node, at);
+    retry_when_full(node, at);
     hand_out_jobs(node, at);
 }
 
@@ -189,6 +214,7 @@ int64_t dkv_node_next_timer(const dkv_node *node) {
     int64_t replica_ns = dkv_replica_next_timer(node->replica);
     if (replica_ns < next_ns) next_ns = replica_ns;
     if (facts_wait(node) && node->facts_due_ns < next_ns) next_ns = node->facts_due_ns;
+    if (is_full(node) && node->full_retry_ns < next_ns) next_ns = node->full_retry_ns;
     return next_ns;
 }
 

@@ -257,6 +257,23 @@ static void returning_store_is_believed(void) {
     teardown();
 }
 
+/* A store that lost a record is not believed any more, and stays so over a restart. */
+static void damaged_store_is_not_believed(void) {
+    setup(3);
+    settle();
+    dkv_trust_lost(&nodes[1].trust);
+    CHECK(!nodes[1].trust.in_sync);
+    dkv_buf facts = {0};
+    CHECK(dkv_trust_encode(&nodes[1].trust, &facts) == DKV_OK);
+    halt(1);
+    start(1, UINT64_C(2) << 32, dkv_buf_slice(&facts));
+    advance(5000);
+    CHECK(dkv_peers_reach(nodes[0].peers, 1) == DKV_REACH_UP);
+    CHECK(!nodes[1].trust.in_sync);
+    dkv_buf_free(&facts);
+    teardown();
+}
+
 /* Facts cut short or changed in their fixed parts are refused, not half believed. */
 static void damaged_facts_are_refused(void) {
     setup(3);
@@ -380,6 +397,7 @@ static const check_test tests[] = {
     CHECK_TEST(absent_member_keeps_all_unsure),
     CHECK_TEST(replaced_store_is_not_believed),
     CHECK_TEST(returning_store_is_believed),
+    CHECK_TEST(damaged_store_is_not_believed),
     CHECK_TEST(damaged_facts_are_refused),
     CHECK_TEST(greeting_waits_for_the_disk),
     CHECK_TEST(silent_peer_goes_down),
