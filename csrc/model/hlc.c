@@ -10,9 +10,13 @@ static dkv_hlc bounded(dkv_hlc hlc, uint64_t wall_ms) {
 }
 
 dkv_hlc dkv_clock_issue(dkv_clock *clock, uint64_t wall_ms, dkv_hlc after) {
-    dkv_hlc issued = later(later(clock->last, dkv_hlc_of_ms(wall_ms)), after) + 1;
-    clock->last = later(clock->last + 1, bounded(issued, wall_ms));
-    return issued;
+    dkv_hlc now = later(clock->last, dkv_hlc_of_ms(wall_ms));
+    if (after > now && after > bounded(after, wall_ms)) {
+        clock->far = (later(clock->far, after) + 1) | 1;
+        return clock->far;
+    }
+    clock->last = (later(now, after) + 2) & ~(dkv_hlc)1;
+    return clock->last;
 }
 
 void dkv_clock_observe(dkv_clock *clock, uint64_t wall_ms, dkv_hlc seen) {

@@ -171,6 +171,30 @@ static void clock_moves_forward_but_not_away(void) {
     }
 }
 
+static int compare_hlc(const void *left, const void *right) {
+    dkv_hlc a = *(const dkv_hlc *)left, b = *(const dkv_hlc *)right;
+    return (a > b) - (a < b);
+}
+
+/* No time is issued twice, also when keys have versions far ahead and the wall clock catches up. */
+static void clock_never_repeats(void) {
+    enum { ISSUED = 2000 };
+    static dkv_hlc issued[ISSUED];
+    dkv_rand rand = {check_seed};
+    dkv_clock clock = {0};
+    uint64_t wall_ms = 1000000;
+    for (int i = 0; i < ISSUED; i++) {
+        wall_ms += dkv_rand_below(&rand, 4) - 1;
+        dkv_hlc after = 0;
+        if (i > 0 && dkv_rand_below(&rand, 2)) after = issued[dkv_rand_below(&rand, (uint64_t)i)];
+        if (dkv_rand_below(&rand, 50) == 0) after = dkv_hlc_of_ms(wall_ms + 1000);
+        issued[i] = dkv_clock_issue(&clock, wall_ms, after);
+        CHECK(issued[i] > after);
+    }
+    qsort(issued, ISSUED, sizeof *issued, compare_hlc);
+    for (int i = 1; i < ISSUED; i++) CHECK(issued[i] != issued[i - 1]);
+}
+
 static const check_test tests[] = {
     CHECK_TEST(errors_have_names),
     CHECK_TEST(buffer_grows),
@@ -181,6 +205,7 @@ static const check_test tests[] = {
     CHECK_TEST(map_agrees_with_model),
     CHECK_TEST(timers_fire_in_order),
     CHECK_TEST(clock_moves_forward_but_not_away),
+    CHECK_TEST(clock_never_repeats),
 };
 
 CHECK_MAIN(tests)
