@@ -251,9 +251,7 @@ static bool run(campaign *c, int *err, dkv_violation *out) {
     if (!pass(c, QUIET_NS, false, err, out)) return false;
     if (!check_disks(c, out)) return false;
     if (!pass(c, QUIET_NS, false, err, out)) return false;
-    /* A datagram network never heals: nothing has to succeed there. */
-    bool heals = !(c->faults >> DKV_FAULT_DATAGRAM & 1) && !(c->faults >> DKV_FAULT_BREAK & 1);
-    if (heals && !check_serving(c, err, out)) return false;
+    if (!check_serving(c, err, out)) return false;
     if (!pass(c, QUIET_NS, false, err, out)) return false; /* for the slower of hedged reads */
     return dkv_check_history(c->check, c->world, out) && check_disks(c, out);
 }

@@ -191,6 +191,7 @@ void dkv_chaos_end(dkv_chaos *chaos) {
     for (unsigned i = 0; i < chaos->n_repairs; i++) chaos->repairs[i].at_ns = 0;
     repair_due(chaos, 0);
     dkv_world_heal(chaos->world);
+    dkv_world_set_net(chaos->world, &(dkv_net_options){0});
     for (uint16_t node = 0; node < chaos->n_nodes; node++) {
         dkv_world_resume(chaos->world, node);
         dkv_world_skew(chaos->world, node, 0);

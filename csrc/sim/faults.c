@@ -107,6 +107,11 @@ void dkv_world_heal(dkv_world *world) {
     dkv_sim_links_release(world);
 }
 
+void dkv_world_set_net(dkv_world *world, const dkv_net_options *net) {
+    world->options.net = *net;
+    dkv_sim_net_defaults(&world->options.net);
+}
+
 /* ---- looking into a disk ---- */
 
 /* Runs the store's jobs until it has something to say. */

@@ -197,6 +197,9 @@ int dkv_world_inspect(dkv_world *world, uint16_t node, const dkv_slice *keys, si
 void dkv_world_cut(dkv_world *world, uint16_t from, uint16_t to);
 void dkv_world_join(dkv_world *world, uint16_t from, uint16_t to);
 
+/* From now on the network is as `net` says (zeros for the defaults). */
+void dkv_world_set_net(dkv_world *world, const dkv_net_options *net);
+
 /* Joins every way. What was under way arrives now. */
 void dkv_world_heal(dkv_world *world);
 
