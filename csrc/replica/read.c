@@ -195,8 +195,12 @@ static void proceed_many(dkv_replica *replica, const dkv_moment *at, read_reques
     }
 }
 
+static bool asks_many(const read_request *q) {
+    return q->r.level == DKV_LEVEL_QUORUM || q->r.level == DKV_LEVEL_ALL;
+}
+
 static void proceed(dkv_replica *replica, const dkv_moment *at, read_request *q) {
-    if (q->r.level == DKV_LEVEL_QUORUM || q->r.level == DKV_LEVEL_ALL) {
+    if (asks_many(q)) {
         proceed_many(replica, at, q);
     } else {
         proceed_one(replica, at, q);
@@ -204,7 +208,7 @@ static void proceed(dkv_replica *replica, const dkv_moment *at, read_request *q)
 }
 
 void dkv_read_begin(dkv_replica *replica, const dkv_moment *at, read_request *q) {
-    if (q->r.level == DKV_LEVEL_QUORUM || q->r.level == DKV_LEVEL_ALL) ask_all(replica, at, q);
+    if (asks_many(q)) ask_all(replica, at, q);
     proceed(replica, at, q);
 }
 
@@ -256,7 +260,12 @@ void dkv_read_peer_changed(dkv_replica *replica, const dkv_moment *at, read_requ
 
 void dkv_read_timer(dkv_replica *replica, const dkv_moment *at, read_request *q) {
     if (at->now_ns >= q->r.deadline_ns) {
-        conclude(replica, at, q, DKV_ERR_DEADLINE);
+        if (asks_many(q)) { /* with fewer answers than asked for, even a record may be too old */
+            reply_error(replica, at, q, DKV_ERR_DEADLINE,
+                        "the deadline passed before enough replicas answered");
+        } else {
+            conclude(replica, at, q, DKV_ERR_DEADLINE);
+        }
         return;
     }
     int i = next_to_ask(q);
