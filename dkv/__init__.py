@@ -1,10 +1,55 @@
-"""dkv: a replicated key-value store."""
+"""dkv: a replicated key-value store.
+
+with dkv.Cluster(nodes=5, replication=3) as cluster, cluster.client() as client:
+    client.put("greeting", b"hello")
+    cluster.kill(cluster.ring.owner("greeting"))
+    client.get("greeting")
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from dkv import errors
 from dkv._version import __version__
 from dkv.cluster import Cluster
 from dkv.errors import Error
+from dkv.results import GetResult, NodeStatus, PeerStatus, PutResult
 from dkv.ring import Member, Ring, RingChange
 from dkv.version import Version
 
-__all__ = ["Cluster", "Error", "Member", "Ring", "RingChange", "Version", "__version__", "errors"]
+if TYPE_CHECKING:
+    from dkv.client import Client, connect
+    from dkv.node import Node
+
+__all__ = [
+    "Client",
+    "Cluster",
+    "Error",
+    "GetResult",
+    "Member",
+    "Node",
+    "NodeStatus",
+    "PeerStatus",
+    "PutResult",
+    "Ring",
+    "RingChange",
+    "Version",
+    "__version__",
+    "connect",
+    "errors",
+]
+
+_NEEDS_NETWORK = {"Client": "dkv.client", "connect": "dkv.client", "Node": "dkv.node"}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads gRPC only when it is needed: rings and the simulator work without it."""
+    module = _NEEDS_NETWORK.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NEEDS_NETWORK})

@@ -12,7 +12,7 @@ INVALID: a key must have 1 to 1024 bytes, not 0
 """
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from dkv.version import Version
@@ -41,6 +41,9 @@ class Error(Exception):
     holding: tuple[str, ...]
     """The nodes that confirmed the write before it failed."""
 
+    failures: Mapping[str | bytes | bytearray | memoryview, "Error"]
+    """Of a call for many keys: the error of each key that failed. Empty otherwise."""
+
     def __init__(
         self,
         message: str = "",
@@ -56,6 +59,7 @@ class Error(Exception):
         self.version = version
         self.nodes = tuple(nodes)
         self.holding = tuple(holding)
+        self.failures = {}
 
     def __str__(self) -> str:
         # KeyError, for one, would show the message in quotes.

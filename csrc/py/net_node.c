@@ -1,0 +1,219 @@
+/* dkv._net.Node: a node inside a Python process. It runs on a thread of its own, which calls no
+ * Python; what it logs waits in a bounded memory until Python asks for it. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "host/host.h"
+#include "py/args.h"
+#include "py/net_module.h"
+
+#define LOG_LINES 256u
+#define LOG_TEXT 240u /* bytes of a line that are kept, with the NUL */
+
+typedef struct log_line {
+    dkv_log_level level;
+    char text[LOG_TEXT];
+} log_line;
+
+typedef struct node_object {
+    PyObject_HEAD dkv_host *host; /* NULL when stopped */
+    pthread_t thread;
+    pid_t pid;
+    uint16_t port;
+    atomic_bool running; /* the thread has not ended */
+    int err;             /* why it ended; read after it was joined */
+    pthread_mutex_t log_mutex;
+    size_t logged;                 /* lines so far; the last LOG_LINES of them are kept */
+    log_line log_lines[LOG_LINES]; /* line i is at i modulo LOG_LINES */
+} node_object;
+
+/* ---- the log -------------------------------------------------------------------------------- */
+
+static void on_log(void *user, dkv_log_level level, const char *text) {
+    node_object *self = user;
+    pthread_mutex_lock(&self->log_mutex);
+    log_line *line = &self->log_lines[self->logged++ % LOG_LINES];
+    line->level = level;
+    snprintf(line->text, sizeof line->text, "%s", text);
+    pthread_mutex_unlock(&self->log_mutex);
+}
+
+static const char *level_name(dkv_log_level level) {
+    switch (level) {
+    case DKV_LOG_ERROR: return "error";
+    case DKV_LOG_WARN: return "warning";
+    case DKV_LOG_INFO: return "info";
+    case DKV_LOG_DEBUG: return "debug";
+    }
+    return "?";
+}
+
+static PyObject *node_logs(PyObject *object, PyObject *unused) {
+    (void)unused;
+    node_object *self = (node_object *)object;
+    PyObject *list = PyList_New(0);
+    pthread_mutex_lock(&self->log_mutex);
+    size_t first = self->logged > LOG_LINES ? self->logged - LOG_LINES : 0;
+    for (size_t i = first; list && i < self->logged; i++) {
+        const log_line *line = &self->log_lines[i % LOG_LINES];
+        PyObject *text =
+            PyUnicode_DecodeUTF8(line->text, (Py_ssize_t)strlen(line->text), "replace");
+        PyObject *pair = text ? Py_BuildValue("(sN)", level_name(line->level), text) : NULL;
+        if (!pair || PyList_Append(list, pair)) Py_CLEAR(list);
+        Py_XDECREF(pair);
+    }
+    pthread_mutex_unlock(&self->log_mutex);
+    return list;
+}
+
+/* ---- running -------------------------------------------------------------------------------- */
+
+static void *run(void *object) {
+    node_object *self = object;
+    self->err = dkv_host_run(self->host);
+    atomic_store(&self->running, false);
+    return NULL;
+}
+
+/* Stops the node and frees it. Needs no GIL. */
+static void stop_host(node_object *self, dkv_host *host) {
+    dkv_host_stop(host);
+    pthread_join(self->thread, NULL);
+    dkv_host_del(host);
+}
+
+static PyObject *node_stop(PyObject *object, PyObject *unused) {
+    (void)unused;
+    node_object *self = (node_object *)object;
+    dkv_host *host = self->host;
+    if (!host || self->pid != getpid()) Py_RETURN_NONE;
+    self->host = NULL; /* a second caller has nothing to stop */
+    Py_BEGIN_ALLOW_THREADS;
+    stop_host(self, host);
+    Py_END_ALLOW_THREADS;
+    if (self->err) {
+        const char *why =
+            self->logged ? self->log_lines[(self->logged - 1) % LOG_LINES].text : NULL;
+        return dkv_py_raise(&dkv_net_state_of(object)->errors, self->err, why);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Opens the data and starts the thread. Returns 0, or -1 with an exception set. */
+static int start(node_object *self, const dkv_host_options *options) {
+    const dkv_net_state *state = dkv_net_state_of((PyObject *)self);
+    char why[DKV_DETAIL_MAX] = "";
+    int err;
+    Py_BEGIN_ALLOW_THREADS;
+    err = dkv_host_new(options, &self->host, why);
+    if (!err) {
+        self->port = dkv_host_port(self->host);
+        atomic_store(&self->running, true);
+        if (pthread_create(&self->thread, NULL, run, self)) {
+            atomic_store(&self->running, false);
+            dkv_host_del(self->host);
+            self->host = NULL;
+            err = DKV_ERR_NO_MEMORY;
+        }
+    }
+    Py_END_ALLOW_THREADS;
+    if (!err) return 0;
+    dkv_py_raise(&state->errors, err, why);
+    return -1;
+}
+
+/* ---- the type ------------------------------------------------------------------------------- */
+
+static PyObject *node_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"id", "data", "cluster", "replication", "members", "listen", NULL};
+    const char *id, *data, *cluster, *listen;
+    PyObject *replication, *members;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sssOOz:Node", names, &id, &data, &cluster,
+                                     &replication, &members, &listen)) {
+        return NULL;
+    }
+    const dkv_net_state *state = PyType_GetModuleState(type);
+    dkv_cluster_map *map;
+    if (dkv_net_is_forked(state)) return NULL;
+    if (dkv_py_map_new(&state->errors, cluster, replication, members, &map)) return NULL;
+    node_object *self = PyObject_New(node_object, type);
+    if (self) {
+        memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+        pthread_mutex_init(&self->log_mutex, NULL);
+        self->pid = getpid();
+        dkv_host_options options = {
+            .map = map,
+            .id = id,
+            .listen = listen,
+            .data_dir = data,
+            .log = on_log,
+            .log_user = self,
+        };
+        if (start(self, &options)) Py_CLEAR(self);
+    }
+    dkv_cluster_map_del(map);
+    return (PyObject *)self;
+}
+
+static void node_dealloc(PyObject *object) {
+    node_object *self = (node_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->host && self->pid == getpid()) {
+        Py_BEGIN_ALLOW_THREADS;
+        stop_host(self, self->host);
+        Py_END_ALLOW_THREADS;
+    }
+    pthread_mutex_destroy(&self->log_mutex);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *node_get_port(PyObject *object, void *closure) {
+    (void)closure;
+    return PyLong_FromUnsignedLong(((node_object *)object)->port);
+}
+
+static PyObject *node_get_running(PyObject *object, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(atomic_load(&((node_object *)object)->running));
+}
+
+static PyMethodDef node_methods[] = {
+    {"stop", node_stop, METH_NOARGS, "Stops the node in order; raises why it ended, if it failed."},
+    {"logs", node_logs, METH_NOARGS, "(level, text) of its latest lines."},
+    {0},
+};
+
+static PyGetSetDef node_getters[] = {
+    {"port", node_get_port, NULL, "The port it listens on.", NULL},
+    {"running", node_get_running, NULL, "Whether its thread is alive.", NULL},
+    {0},
+};
+
+static PyType_Slot node_slots[] = {
+    {Py_tp_doc, "Node(id, data, cluster, replication, members, listen)\n--\n\nSee dkv.Node."},
+    {Py_tp_new, node_new},
+    {Py_tp_dealloc, node_dealloc},
+    {Py_tp_methods, node_methods},
+    {Py_tp_getset, node_getters},
+    {0, NULL},
+};
+
+static PyType_Spec node_spec = {
+    .name = "dkv._net.Node",
+    .basicsize = sizeof(node_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = node_slots,
+};
+
+int dkv_net_node_exec(PyObject *module) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &node_spec, NULL);
+    if (!type) return -1;
+    int failed = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return failed;
+}

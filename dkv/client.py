@@ -1,0 +1,372 @@
+"""The client: reads and writes the keys of a running cluster.
+
+    with dkv.connect("127.0.0.1:7001,127.0.0.1:7002") as client:
+        client.put("greeting", b"hello")
+        client.get("greeting")
+
+A client knows the cluster's ring, so each request goes straight to the key's owner. A read that the
+owner does not answer is answered by another replica within the same call; a write is sent to one
+node only, and its error says what became of it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Literal, Self, TypeVar, overload
+
+from dkv import _net
+from dkv.errors import Error, InvalidArgumentError, NotFoundError, UnavailableError
+from dkv.errors import TimeoutError as DkvTimeoutError
+from dkv.results import GetResult, NodeStatus, PutResult
+from dkv.ring import Key, Member, Ring
+from dkv.version import Version
+
+Value = str | bytes | bytearray | memoryview
+"""A value: 0 to 1,048,576 bytes. A str stands for its UTF-8."""
+
+Items = (
+    Mapping[str, Value] | Mapping[bytes, Value] | Mapping[Key, Value] | Iterable[tuple[Key, Value]]
+)
+"""Keys with their values: a mapping, or pairs."""
+
+Level = Literal["one", "quorum", "all"]
+"""How many of a key's N replicas must answer: one, more than half, or all."""
+
+TIMEOUT_MAX_S = 60.0
+
+_LEVELS = {"one": 1, "quorum": 2, "all": 3}
+_GET, _PUT, _DELETE = "get", "put", "delete"
+
+
+class _Missing(Enum):
+    MISSING = 0
+
+
+Default = TypeVar("Default")
+Result = TypeVar("Result")
+
+
+def connect(seeds: str | Iterable[str], *, timeout: float = 5.0) -> "Client":
+    """Connects to a cluster, of which `seeds` names at least one node that is running.
+
+    `seeds` is "host:port,host:port" or several "host:port"; they are asked for the cluster map in
+    this order. `timeout` (seconds, up to 60) is for connecting, and for each operation that names
+    none.
+
+    Raises `InvalidArgumentError` for an address that cannot be one, `UnavailableError` if no seed
+    answers in time.
+    """
+    return Client(seeds, timeout=timeout)
+
+
+class Client:
+    """A connection to a cluster, made by `dkv.connect`. Any number of threads may share it.
+
+    Keys have 1 to 1,024 bytes, values 0 to 1,048,576; a str stands for its UTF-8. Timeouts are in
+    seconds, 0.001 to 60. Of the errors, all derived from `dkv.Error`:
+
+    - `InvalidArgumentError`: a key, value or timeout outside its limits. Nothing was sent.
+    - `UnavailableError`: not enough replicas can be reached; `nodes` names those missing.
+    - `TimeoutError`: the timeout passed.
+    - `BusyError`: a node has too much to do. Try again later.
+
+    An error of a write has `outcome`. "not applied": no replica holds the write and none will.
+    "unknown": some replicas may hold it (`holding` are those that confirmed), others not; reading
+    the key, or writing it again, settles that. The client never sends such a write again by itself.
+
+    A client does not survive `os.fork()`: in the child its methods raise `PreconditionError`.
+    """
+
+    def __init__(self, seeds: str | Iterable[str], *, timeout: float = 5.0) -> None:
+        text = seeds if isinstance(seeds, str) else ",".join(seeds)
+        self._native = _net.Client(text, _milliseconds(timeout), 0)
+        self._timeout = timeout
+        self._ring: Ring | None = None
+
+    # ---- one key ----
+
+    @overload
+    def get(self, key: Key, *, read: Level = ..., timeout: float | None = ...) -> bytes: ...
+    @overload
+    def get(
+        self, key: Key, default: Default, *, read: Level = ..., timeout: float | None = ...
+    ) -> bytes | Default: ...
+    def get(
+        self,
+        key: Key,
+        default: Default | _Missing = _Missing.MISSING,
+        *,
+        read: Level = "one",
+        timeout: float | None = None,
+    ) -> bytes | Default:
+        """The value of `key`, or `default` if it has none.
+
+        `read="one"` returns what the first replica to answer holds; "quorum" and "all" compare so
+        many replicas and return the newest value.
+
+        Raises `NotFoundError` (a `KeyError`) if the key does not exist and no default is given;
+        `UnavailableError` if no replica that could be reached can vouch for that.
+        """
+        try:
+            return self._native.get(key, _level(read), self._ms(timeout))
+        except NotFoundError:
+            if default is _Missing.MISSING:
+                raise
+            return default
+
+    def get_versioned(
+        self, key: Key, *, read: Level = "one", timeout: float | None = None
+    ) -> GetResult:
+        """As `get`, with the version of the value and the nodes that answered with it."""
+        return self._native.get_versioned(key, _level(read), self._ms(timeout))
+
+    def put(
+        self, key: Key, value: Value, *, write: Level = "all", timeout: float | None = None
+    ) -> PutResult:
+        """Stores `value` under `key` and returns when the replicas have it on their disks.
+
+        `write` is how many of them must. At "all", a dead replica refuses the put, which leaves the
+        old value in place; "quorum" is the way to write all the same.
+        """
+        return self._native.put(key, value, _level(write), self._ms(timeout))
+
+    def delete(self, key: Key, *, write: Level = "all", timeout: float | None = None) -> PutResult:
+        """Deletes `key`. Deleting a key that does not exist succeeds."""
+        return self._native.delete(key, _level(write), self._ms(timeout))
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether `key` exists. Costs as much as reading it."""
+        try:
+            self.get(key)
+        except NotFoundError:
+            return False
+        return True
+
+    # ---- many keys ----
+    #
+    # Each key is an operation of its own, with its own timeout, which runs from when it is sent. A
+    # thousand or two are on their way at once, in batches to each node. Nothing is atomic across
+    # keys, and operations of one call on the same key may be applied in any order.
+
+    @overload
+    def get_many(
+        self,
+        keys: Iterable[Key],
+        *,
+        read: Level = ...,
+        timeout: float | None = ...,
+        errors: Literal["raise"] = ...,
+    ) -> list[bytes | None]: ...
+    @overload
+    def get_many(
+        self,
+        keys: Iterable[Key],
+        *,
+        read: Level = ...,
+        timeout: float | None = ...,
+        errors: Literal["return"],
+    ) -> list[bytes | Error | None]: ...
+    def get_many(
+        self,
+        keys: Iterable[Key],
+        *,
+        read: Level = "one",
+        timeout: float | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> list[bytes | None] | list[bytes | Error | None]:
+        """The values of `keys`, in their order; None for a key that does not exist.
+
+        If some keys cannot be read, the first one's error is raised, and its `failures` maps each
+        of these keys to its error. With `errors="return"` the errors stand in the list instead.
+        """
+        _check_errors(errors)
+        listed = _listed(keys, "keys")
+        results = self._native.get_many(listed, _level(read), self._ms(timeout))
+        return results if errors == "return" else _raise_failures(_GET, listed, results)
+
+    @overload
+    def put_many(
+        self,
+        items: Items,
+        *,
+        write: Level = ...,
+        timeout: float | None = ...,
+        errors: Literal["raise"] = ...,
+    ) -> list[PutResult]: ...
+    @overload
+    def put_many(
+        self,
+        items: Items,
+        *,
+        write: Level = ...,
+        timeout: float | None = ...,
+        errors: Literal["return"],
+    ) -> list[PutResult | Error]: ...
+    def put_many(
+        self,
+        items: Items,
+        *,
+        write: Level = "all",
+        timeout: float | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> list[PutResult] | list[PutResult | Error]:
+        """Stores many values: a mapping, or pairs of key and value. Returns a result for each.
+
+        If some puts fail, the others are carried out all the same. Then an error is raised: the
+        first one whose outcome is unknown, or else the first one. Its `failures` maps each key that
+        failed to its error. With `errors="return"` the errors stand in the list instead.
+
+        >>> client.put_many({f"key {i}": b"value" for i in range(100_000)})  # doctest: +SKIP
+        """
+        _check_errors(errors)
+        pairs = list(items.items()) if isinstance(items, Mapping) else _listed(items, "items")
+        listed: list[Key] = []
+        values: list[Value] = []
+        for key, value in pairs:
+            listed.append(key)
+            values.append(value)
+        results = self._native.put_many(listed, values, _level(write), self._ms(timeout))
+        return results if errors == "return" else _raise_failures(_PUT, listed, results)
+
+    @overload
+    def delete_many(
+        self,
+        keys: Iterable[Key],
+        *,
+        write: Level = ...,
+        timeout: float | None = ...,
+        errors: Literal["raise"] = ...,
+    ) -> list[PutResult]: ...
+    @overload
+    def delete_many(
+        self,
+        keys: Iterable[Key],
+        *,
+        write: Level = ...,
+        timeout: float | None = ...,
+        errors: Literal["return"],
+    ) -> list[PutResult | Error]: ...
+    def delete_many(
+        self,
+        keys: Iterable[Key],
+        *,
+        write: Level = "all",
+        timeout: float | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> list[PutResult] | list[PutResult | Error]:
+        """Deletes many keys. Results and errors are those of `put_many`."""
+        _check_errors(errors)
+        listed = _listed(keys, "keys")
+        results = self._native.delete_many(listed, _level(write), self._ms(timeout))
+        return results if errors == "return" else _raise_failures(_DELETE, listed, results)
+
+    # ---- the cluster ----
+
+    @property
+    def ring(self) -> Ring:
+        """Which nodes hold which key, by the cluster's map."""
+        if self._ring is None:
+            _, _, replication, members = self._native.map()
+            self._ring = Ring([Member(*fields) for fields in members], replication)
+        return self._ring
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The ids of the cluster's nodes, running or not."""
+        return self.ring.nodes
+
+    @property
+    def last_seen(self) -> Version:
+        """The newest version that this client has read or written.
+
+        Its next write will have a newer one, whatever the clocks of the nodes say.
+        """
+        return self._native.last_seen()
+
+    def status(self, *, timeout: float = 2.0) -> dict[str, NodeStatus | None]:
+        """What each node says of itself; None for one that does not answer in `timeout` seconds."""
+        return {node: self._status_of(node, _milliseconds(timeout)) for node in self.nodes}
+
+    def _status_of(self, node: str, timeout_ms: int) -> NodeStatus | None:
+        try:
+            return NodeStatus._of(self._native.status(node, timeout_ms))
+        except (UnavailableError, DkvTimeoutError):
+            return None
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """Closes all connections. Calls under way in other threads end with an error."""
+        self._native.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ms(self, timeout: float | None) -> int:
+        return _milliseconds(self._timeout if timeout is None else timeout)
+
+
+# ---- arguments ----
+
+
+def _milliseconds(timeout: float) -> int:
+    if not 0.001 <= timeout <= TIMEOUT_MAX_S:
+        raise InvalidArgumentError(
+            f"a timeout must be 0.001 to {TIMEOUT_MAX_S:.0f} seconds, not {timeout!r}"
+        )
+    return round(timeout * 1000)
+
+
+def _level(level: Level) -> int:
+    number = _LEVELS.get(level)
+    if number is None:
+        raise InvalidArgumentError(f'a level is "one", "quorum" or "all", not {level!r}')
+    return number
+
+
+def _check_errors(errors: str) -> None:
+    if errors not in ("raise", "return"):
+        raise InvalidArgumentError(f'errors must be "raise" or "return", not {errors!r}')
+
+
+Item = TypeVar("Item")
+
+
+def _listed(items: Iterable[Item], what: str) -> list[Item]:
+    if isinstance(items, str | bytes | bytearray | memoryview):
+        raise TypeError(f"{what} must be several, not one {type(items).__name__}")
+    return list(items)
+
+
+# ---- failures ----
+
+
+def _raise_failures(done: str, keys: Sequence[Key], results: list[Result | Error]) -> list[Result]:
+    """`results`, or the error that stands for all those among them."""
+    failures: dict[Key, Error] = {}
+    good: list[Result] = []
+    for key, result in zip(keys, results, strict=True):
+        if isinstance(result, Error):
+            failures[_hashable(key)] = result
+        else:
+            good.append(result)
+    if not failures:
+        return good
+    errors = list(failures.values())
+    first = next((error for error in errors if error.outcome == "unknown"), errors[0])
+    first.failures = failures
+    if len(keys) > 1:
+        first.message = f"{len(failures)} of {len(keys)} {done}s failed, this one: {first.message}"
+    raise first
+
+
+def _hashable(key: Key) -> Key:
+    return key if isinstance(key, str | bytes) else bytes(key)

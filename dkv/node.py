@@ -1,0 +1,105 @@
+"""A node inside this process: for tests, notebooks, and programs that bring their own storage.
+
+`dkv.Cluster` starts nodes as processes of their own, which is what to measure and to break.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from dkv import _net
+from dkv.errors import InvalidArgumentError
+from dkv.ring import Ring, _fields_of
+
+
+class Node:
+    """One member of a cluster, run by this process until `stop`.
+
+    `ring` describes the cluster: its members, this one among them, each with its address. `data` is
+    the directory of the store, made if it is missing.
+
+        ring = dkv.Ring([dkv.Member("n1", address="127.0.0.1:7001")], replication=1)
+        with dkv.Node("n1", ring, data="n1") as node, dkv.connect(node.address) as client:
+            client.put("key", b"value")
+
+    Raises `LockedError` if another process uses the directory, `UnavailableError` if the address
+    cannot be bound, `PreconditionError` if the directory belongs to another node.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        ring: Ring,
+        *,
+        data: str | os.PathLike[str],
+        cluster: str = "dkv",
+        listen: str | None = None,
+    ) -> None:
+        addresses = {member.id: member.address for member in ring.members}
+        if id not in addresses:
+            raise InvalidArgumentError(f"there is no node {id!r} in this ring")
+        self.id = id
+        self._host = (listen or addresses[id]).rpartition(":")[0]
+        self._native = _net.Node(
+            id,
+            os.fsdecode(data),
+            cluster,
+            ring.replication,
+            [_fields_of(member) for member in ring.members],
+            listen,
+        )
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], directory: str | os.PathLike[str] = "."
+    ) -> Self:
+        """A node by the content of a configuration file of dkv-node.
+
+        Paths in it are relative to `directory`, the one that the file is in.
+        """
+        known = {"node", "data", "cluster", "replication", "nodes", "listen"}
+        unknown = set(config) - known
+        if unknown:
+            raise InvalidArgumentError(f"not an option: {', '.join(sorted(unknown))}")
+        try:
+            ring = Ring(config["nodes"], config.get("replication", 3))
+            return cls(
+                config["node"],
+                ring,
+                data=Path(directory) / config["data"],
+                cluster=config["cluster"],
+                listen=config.get("listen"),
+            )
+        except KeyError as error:
+            raise InvalidArgumentError(f"the configuration lacks {error}") from None
+
+    @property
+    def address(self) -> str:
+        """The "host:port" where it listens."""
+        return f"{self._host}:{self._native.port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether it is running. A node ends by itself only if its disk fails."""
+        return self._native.running
+
+    def logs(self) -> list[tuple[str, str]]:
+        """Its latest messages, 256 at most: pairs of level ("info", "warning", ...) and text."""
+        return self._native.logs()
+
+    def stop(self) -> None:
+        """Answers what is under way, syncs and stops. Raises why, if it had ended by itself."""
+        self._native.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,90 @@
+"""What operations return. This module needs no network."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from dkv.version import Version
+
+
+class PutResult(NamedTuple):
+    """A put or a deletion that was applied."""
+
+    version: Version
+    """The version that it gave to the key."""
+
+    replicas: tuple[str, ...]
+    """The nodes that had confirmed it by then: at least as many as `write` asks for."""
+
+
+class GetResult(NamedTuple):
+    """A value with what is known about it."""
+
+    value: bytes
+
+    version: Version
+    """Of the write that stored the value."""
+
+    replicas: tuple[str, ...]
+    """The nodes that answered with this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """How one node sees another."""
+
+    id: str
+    address: str
+
+    reach: str
+    """ "up", "down" (refused, broken or silent), "connecting", or "unknown" (nobody has tried)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """What a node says of itself. Sizes are in bytes; counts are since its start."""
+
+    cluster: str
+    node_id: str
+    epoch: int
+    """The number of its cluster map."""
+
+    store_id: int
+    """Of its data directory, random, made with it."""
+
+    version: str
+    """Of the program."""
+
+    uptime_ms: int
+    in_sync: bool
+    """Whether its store has lost nothing that it confirmed."""
+
+    clock_off: bool
+    """Whether it is too far off its peers' clocks to coordinate writes."""
+
+    requests: int
+    """Under way."""
+
+    gets: int
+    puts: int
+    deletes: int
+    failed: int
+    records: int
+    """In the store, tombstones included."""
+
+    tombstones: int
+    live_bytes: int
+    log_bytes: int
+    index_bytes: int
+    segments: int
+    full: bool
+    """Whether the disk is full; writes are refused then."""
+
+    damaged_records: int
+    peers: tuple[PeerStatus, ...]
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> Self:
+        """From the reply of a node, which may be newer and know more."""
+        known = {name: fields[name] for name in cls.__slots__}
+        known["peers"] = tuple(PeerStatus(**peer) for peer in fields["peers"])
+        return cls(**known)
