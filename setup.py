@@ -39,7 +39,7 @@ class BuildWithMake(build_ext):
     def run(self) -> None:
         check_requirements()
         jobs = len(os.sched_getaffinity(0))
-        command = ["make", "-f", "csrc/build.mk", f"-j{jobs}", "all"]
+        command = ["make", "-s", "--no-print-directory", "-f", "csrc/build.mk", f"-j{jobs}", "all"]
         command += [f"OUT={OUT}", f"PYTHON={sys.executable}"]
         if subprocess.run(command, cwd=ROOT).returncode != 0:
             raise SetupError("the C part of dkv did not compile; the compiler's words stand above")

@@ -29,7 +29,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,7 @@ from dkv.ring import Nodes, Ring
 
 if TYPE_CHECKING:
     from dkv.client import Client
+    from dkv.results import NodeStatus
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 20.0
@@ -156,20 +157,32 @@ class Cluster:
             raise UnavailableError("no node of the cluster is running", nodes=self.nodes)
         return connect(",".join(self.address(id) for id in running), **options)
 
-    def status(self) -> dict[str, Any]:
-        """What each running node says of itself; None for a node that does not answer."""
+    def status(self) -> dict[str, "NodeStatus | None"]:
+        """What each node says of itself; None for one that does not answer."""
         with self.client() as client:
-            return dict(client.status())
+            return client.status()
 
     def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
-        """Waits until every node that was started accepts connections.
+        """Waits until all nodes that were started answer, and reach each other.
 
-        Raises `UnavailableError` with the end of its log if a node has ended, and `TimeoutError`.
+        Nodes that are paused are left out. Raises `UnavailableError` with the end of its log if a
+        node has ended, and `TimeoutError`.
         """
         deadline = time.monotonic() + timeout
-        for process in self._processes.values():
-            if process.started:
-                process.wait_ready(deadline)
+        awaited = {id for id, process in self._processes.items() if process.is_awaited}
+        for id in awaited:
+            self._processes[id].wait_listening(deadline)
+        if len(awaited) < 2:
+            return
+        with self.client(timeout=timeout) as client:
+            while strangers := _strangers(client.status(), awaited):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"after {timeout:g} s these nodes do not reach all others: "
+                        f"{', '.join(strangers)}",
+                        nodes=strangers,
+                    )
+                time.sleep(POLL_S)
 
     # ---- breaking it ----
 
@@ -182,20 +195,24 @@ class Cluster:
         self._running(node).end(signal.SIGTERM)
 
     def start(self, node: str) -> None:
-        """Starts `node` again, with the data that it has, and waits until it answers."""
+        """Starts `node` again, with the data that it has, and waits until it is in touch again."""
         process = self._find(node)
         if process.pid is not None:
             raise PreconditionError(f"node {node} is running already")
         process.start(self._program)
-        process.wait_ready(time.monotonic() + READY_TIMEOUT_S)
+        self.wait_ready()
 
     def pause(self, node: str) -> None:
         """Freezes `node` (SIGSTOP): it accepts connections, but answers nothing."""
-        self._running(node).send(signal.SIGSTOP)
+        process = self._running(node)
+        process.send(signal.SIGSTOP)
+        process.is_paused = True
 
     def resume(self, node: str) -> None:
         """Lets a paused `node` go on (SIGCONT)."""
-        self._running(node).send(signal.SIGCONT)
+        process = self._running(node)
+        process.send(signal.SIGCONT)
+        process.is_paused = False
 
     def wipe(self, node: str) -> None:
         """Removes all data of `node`, which must not be running."""
@@ -258,6 +275,7 @@ class _Process:
         self.address = f"{HOST}:{self._port_holder.getsockname()[1]}"
         self._process: subprocess.Popen[bytes] | None = None
         self._leash = -1
+        self.is_paused = False
 
     @property
     def pid(self) -> int | None:
@@ -266,9 +284,9 @@ class _Process:
         return self._process.pid
 
     @property
-    def started(self) -> bool:
-        """Whether it should be running: started and not ended by us."""
-        return self._process is not None
+    def is_awaited(self) -> bool:
+        """Whether it should answer: started, and neither ended nor paused by us."""
+        return self._process is not None and not self.is_paused
 
     def read_log(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -289,7 +307,7 @@ class _Process:
         finally:
             os.close(reader)
 
-    def wait_ready(self, deadline: float) -> None:
+    def wait_listening(self, deadline: float) -> None:
         host, _, port = self.address.rpartition(":")
         while True:
             with contextlib.suppress(OSError):
@@ -346,6 +364,7 @@ class _Process:
 
     def _forget(self) -> None:
         self._process = None
+        self.is_paused = False
         if self._leash >= 0:
             os.close(self._leash)
             self._leash = -1
@@ -365,6 +384,21 @@ def _hold_port(port: int) -> socket.socket:
             f"port {port} cannot be used: {os.strerror(error.errno or 0)}"
         ) from error
     return holder
+
+
+def _strangers(
+    status: Mapping[str, "NodeStatus | None"], awaited: Collection[str]
+) -> tuple[str, ...]:
+    """Those of the awaited nodes that do not answer, or do not reach all the others.
+
+    A node whose store needs nothing from a peer connects to it when it first has to ("unknown").
+    """
+    return tuple(
+        id
+        for id in sorted(awaited)
+        if (answer := status[id]) is None
+        or any(peer.id in awaited and peer.reach not in ("up", "unknown") for peer in answer.peers)
+    )
 
 
 def _kill_when_pipe_closes(reader: int, pid: int) -> None:
