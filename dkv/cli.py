@@ -1,0 +1,348 @@
+"""The command dkv: a cluster on this machine, and keys and values from the shell.
+
+Exit status: 0 done; 1 the key does not exist; 2 wrong usage, or an argument outside its limits;
+3 not done: too few replicas can be reached, no answer in time, or busy; 4 what became of the write
+is not known; 5 any other error. Errors are one line on standard error, and nothing was changed
+unless the status is 4.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+import dkv
+from dkv import errors
+from dkv.cluster import Cluster
+from dkv.results import NodeStatus
+
+EXIT_NOT_FOUND = 1
+EXIT_USAGE = 2
+EXIT_NOT_DONE = 3
+EXIT_UNKNOWN = 4
+EXIT_OTHER = 5
+
+Level = Literal["one", "quorum", "all"]
+LEVELS = click.Choice(["one", "quorum", "all"])
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# ---- errors ---------------------------------------------------------------------------------
+
+
+def exit_status(error: errors.Error) -> int:
+    """The exit status that stands for `error`."""
+    if isinstance(error, errors.NotFoundError):
+        return EXIT_NOT_FOUND
+    if isinstance(error, errors.InvalidArgumentError):
+        return EXIT_USAGE
+    if error.outcome == "unknown":
+        return EXIT_UNKNOWN
+    if isinstance(error, errors.UnavailableError | errors.TimeoutError | errors.BusyError):
+        return EXIT_NOT_DONE
+    return EXIT_OTHER
+
+
+def advice(error: errors.Error) -> str:
+    """What the person may do next, or nothing."""
+    if error.outcome == "unknown":
+        return "it may still be applied: read the key, or write it again"
+    if isinstance(error, errors.UnavailableError) and error.outcome == "not applied":
+        return "nothing was written; --write quorum needs only a majority of the replicas"
+    if isinstance(error, errors.UnavailableError) and error.outcome is None and not error.nodes:
+        return "is the cluster running? `dkv up` starts one, --connect names another"
+    if isinstance(error, errors.BusyError):
+        return "try again in a moment"
+    return ""
+
+
+class Commands(click.Group):
+    """Shows dkv's errors as one line each and ends with their exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except errors.Error as error:
+            hint = advice(error)
+            text = " ".join(str(error).split("\n")) if error.nodes == () else str(error)
+            click.echo(f"dkv: {text}" + (f" ({hint})" if hint else ""), err=True)
+            ctx.exit(exit_status(error))
+
+
+# ---- which cluster --------------------------------------------------------------------------
+
+
+def last_up_file() -> Path:
+    """Where the addresses of the last `dkv up` stand."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "dkv" / "last-up"
+
+
+def default_addresses() -> str:
+    """DKV_CONNECT, or else the cluster of the last `dkv up`."""
+    given = os.environ.get("DKV_CONNECT")
+    if given:
+        return given
+    with contextlib.suppress(OSError):
+        return last_up_file().read_text().strip()
+    raise click.UsageError(
+        "no cluster is known: start one with `dkv up`, or name one with --connect HOST:PORT,... "
+        "or in the environment variable DKV_CONNECT"
+    )
+
+
+@contextlib.contextmanager
+def announced(addresses: str) -> Iterator[None]:
+    """Lets other commands find the cluster for as long as it runs."""
+    file = last_up_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(addresses + "\n")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if file.read_text().strip() == addresses:
+                file.unlink()
+
+
+def connecting(command: Command) -> Command:
+    """Adds the options of every command that talks to a cluster."""
+    options = [
+        click.option(
+            "--connect", metavar="HOST:PORT,...", help="Nodes of the cluster, any of them."
+        ),
+        click.option("--timeout", type=click.FloatRange(0.001, 60), default=5, show_default=True),
+    ]
+    for option in options:
+        command = option(command)
+    return command
+
+
+def connected(connect: str | None, timeout: float) -> "dkv.Client":
+    """A client by the options of `connecting`."""
+    return dkv.connect(connect or default_addresses(), timeout=timeout)
+
+
+# ---- commands -------------------------------------------------------------------------------
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(dkv.__version__, prog_name="dkv")
+def main() -> None:
+    """A replicated key-value store.
+
+    \b
+    Start with:  dkv up                    three nodes on this machine
+                 dkv put greeting hello    in another terminal
+                 dkv get greeting
+
+    \b
+    Exit status: 0 done            3 not done: unavailable, too late or busy
+                 1 no such key     4 outcome of the write unknown
+                 2 wrong usage     5 any other error
+    """
+
+
+@main.command()
+@click.option("--nodes", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option("--replication", type=click.IntRange(1, 5), help="Default: 3, or --nodes if less.")
+@click.option("--directory", type=click.Path(file_okay=False), help="Keeps the data here.")
+@click.option("--port", type=click.IntRange(0, 65000), default=0, help="Of the first node.")
+def up(nodes: int, replication: int | None, directory: str | None, port: int) -> None:
+    """Run a cluster on this machine until Ctrl-C.
+
+    Without --directory its data is removed at the end.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    copies = replication or min(3, nodes)
+    with Cluster(nodes, copies, directory=directory, port=port) as cluster:
+        addresses = ",".join(cluster.addresses.values())
+        with announced(addresses):
+            print_up(cluster, addresses, keeps=directory is not None)
+            with contextlib.suppress(KeyboardInterrupt):
+                watch(cluster)
+            click.echo("\nstopping")
+
+
+def print_up(cluster: Cluster, addresses: str, *, keeps: bool) -> None:
+    """Says what runs where and how to use it."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("node", "address", "process", "log"):
+        table.add_column(title)
+    for node in cluster.nodes:
+        log = str(cluster.directory / f"{node}.log")
+        table.add_row(node, cluster.address(node), str(cluster.pid(node)), log)
+    console().print(table)
+    kept = f"kept in {cluster.directory}" if keeps else "removed at the end"
+    click.echo(
+        f"\n{cluster.ring.replication} copies of each value; data {kept}.\n\n"
+        "In another terminal:  dkv put greeting hello\n"
+        "                      dkv get greeting\n"
+        "                      dkv status\n"
+        f"In Python:            client = dkv.connect({addresses!r})\n\n"
+        "Ctrl-C stops the cluster."
+    )
+
+
+def watch(cluster: Cluster) -> None:
+    """Waits for Ctrl-C and tells of nodes that end or come back."""
+    was = dict.fromkeys(cluster.nodes, True)
+    while True:
+        for node in cluster.nodes:
+            alive = cluster.alive(node)
+            if was[node] and not alive:
+                log = cluster.directory / f"{node}.log"
+                click.echo(f"node {node} has ended; its log is {log}", err=True)
+            was[node] = alive
+        time.sleep(0.5)
+
+
+@main.command()
+@click.argument("key")
+@click.argument("value", default="-")
+@click.option(
+    "--write", type=LEVELS, default="all", show_default=True, help="Replicas to wait for."
+)
+@connecting
+def put(key: str, value: str, write: Level, connect: str | None, timeout: float) -> None:
+    """Store VALUE under KEY.
+
+    The value is read from standard input if it is "-" or left out. A value has up to 1 MiB, a key 1
+    to 1,024 bytes.
+    """
+    data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    with connected(connect, timeout) as client:
+        client.put(os.fsencode(key), data, write=write)
+
+
+@main.command()
+@click.argument("key")
+@click.option("--read", type=LEVELS, default="one", show_default=True, help="Replicas to ask.")
+@connecting
+def get(key: str, read: Level, connect: str | None, timeout: float) -> None:
+    """Write the value of KEY to standard output, byte for byte."""
+    with connected(connect, timeout) as client:
+        value = client.get(os.fsencode(key), read=read)
+    sys.stdout.buffer.write(value)
+    if sys.stdout.isatty() and not value.endswith(b"\n"):
+        click.echo()
+
+
+@main.command(name="del")
+@click.argument("key")
+@click.option(
+    "--write", type=LEVELS, default="all", show_default=True, help="Replicas to wait for."
+)
+@connecting
+def delete(key: str, write: Level, connect: str | None, timeout: float) -> None:
+    """Delete KEY. Deleting a key that does not exist succeeds."""
+    with connected(connect, timeout) as client:
+        client.delete(os.fsencode(key), write=write)
+
+
+@main.command()
+@connecting
+def status(connect: str | None, timeout: float) -> None:
+    """Show what each node says of itself. Ends with 3 if one does not answer."""
+    with connected(connect, timeout) as client:
+        answers = client.status(timeout=timeout)
+    console().print(status_table(answers))
+    if None in answers.values():
+        raise SystemExit(EXIT_NOT_DONE)
+
+
+def status_table(answers: Mapping[str, NodeStatus | None]) -> Table:
+    """One line for each node."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("node")
+    table.add_column("state")
+    for title in ("keys", "live data", "log", "puts", "gets", "failed", "up for"):
+        table.add_column(title, justify="right")
+    table.add_column("cannot reach")
+    for node, answer in answers.items():
+        if answer is None:
+            table.add_row(node, "no answer")
+            continue
+        table.add_row(
+            node,
+            state_of(answer),
+            f"{answer.records - answer.tombstones:,}",
+            decimal(answer.live_bytes),
+            decimal(answer.log_bytes),
+            f"{answer.puts:,}",
+            f"{answer.gets:,}",
+            f"{answer.failed:,}",
+            f"{answer.uptime_ms / 1000:,.0f} s",
+            " ".join(peer.id for peer in answer.peers if peer.reach == "down"),
+        )
+    return table
+
+
+def state_of(answer: NodeStatus) -> str:
+    """What a person should know of a node first."""
+    troubles = {
+        "disk full": answer.full,
+        "clock off": answer.clock_off,
+        f"{answer.damaged_records} damaged records": answer.damaged_records,
+        "not in sync": not answer.in_sync,
+    }
+    return ", ".join(text for text, is_so in troubles.items() if is_so) or "good"
+
+
+@main.command()
+@click.argument("keys", nargs=-1)
+@click.option("--nodes", type=click.IntRange(1, 1000), help="Of a ring that need not exist.")
+@click.option("--replication", type=click.IntRange(1, 5), default=3, show_default=True)
+@connecting
+def ring(
+    keys: tuple[str, ...],
+    nodes: int | None,
+    replication: int,
+    connect: str | None,
+    timeout: float,
+) -> None:
+    """Show each node's share of the keys, or where KEYS live.
+
+    Asks the cluster for its map; with --nodes N the ring of n1 to nN is computed instead.
+    """
+    if nodes:
+        shown = dkv.Ring([f"n{i + 1}" for i in range(nodes)], replication)
+    else:
+        with connected(connect, timeout) as client:
+            shown = client.ring
+    if keys:
+        for key in keys:
+            click.echo(f"{key}: {' '.join(shown.replicas(os.fsencode(key)))}")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("node")
+    table.add_column("owner of", justify="right")
+    table.add_column("replica of", justify="right")
+    owned, held = shown.shares(), shown.replica_shares()
+    for node in shown.nodes:
+        table.add_row(node, f"{owned[node]:.2%}", f"{held[node]:.2%}")
+    console().print(table)
+
+
+@main.command()
+def demo() -> None:
+    """Show it all: five nodes, the standard library as data, a killed node."""
+    from dkv.demo import run
+
+    raise SystemExit(run())
+
+
+def console() -> Console:
+    """Where tables go: as wide as they need when nobody looks at a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
