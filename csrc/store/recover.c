@@ -7,16 +7,14 @@
 #include "store/store_impl.h"
 
 #define READ_BYTES 1048576u
+#define PRESENT_BYTES 8u
 #define FLUSH_BYTES 4194304u /* appended to the new segment between two rounds of its jobs */
 
 /* What is learnt of a segment beyond what the running store keeps. */
 typedef struct found_segment {
     dkv_segment *segment;
-    bool header_ok;
-    uint32_t previous; /* as its header states */
-    uint32_t previous_end;
-    uint32_t synced_upto; /* the highest that its records state */
-    uint32_t confirmed;   /* see recover.h */
+    uint32_t file_end;
+    uint32_t confirmed; /* see recover.h */
 } found_segment;
 
 typedef struct gap {
@@ -33,7 +31,7 @@ typedef struct recovery {
     found_segment *found; /* ascending by number */
     uint32_t n_found;
     dkv_buf gaps;    /* of gap */
-    dkv_buf present; /* 4 bytes each: the segments that the newest list names */
+    dkv_buf present; /* the newest list of segments, 8 bytes each as in log.h */
     dkv_buf removed; /* 4 bytes each: the segments that merge has removed */
 } recovery;
 
@@ -69,6 +67,34 @@ static int read_more(const recovery *r, const dkv_segment *segment, dkv_scan *sc
 
 /* ---- finding ---- */
 
+static found_segment *find_segment(const recovery *r, uint32_t number) {
+    uint32_t low = 0, high = r->n_found;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (r->found[middle].segment->number == number) return &r->found[middle];
+        if (r->found[middle].segment->number < number) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return NULL;
+}
+
+static void confirm(found_segment *found, uint32_t end) {
+    if (end > found->confirmed) found->confirmed = end;
+}
+
+/* A list of segments and ends; those listed that are there have been scanned before. */
+static int found_present(recovery *r, const found_segment *in, dkv_slice list) {
+    for (size_t i = 0; i + PRESENT_BYTES <= list.len; i += PRESENT_BYTES) {
+        found_segment *listed = find_segment(r, dkv_le32(list.data + i));
+        if (listed && listed != in) confirm(listed, dkv_le32(list.data + i + 4));
+    }
+    r->present.len = 0;
+    return dkv_buf_append(&r->present, list);
+}
+
 static int found_record(recovery *r, dkv_place place, const dkv_log_record *record) {
     dkv_index_entry old;
     place.tombstone = record->kind == DKV_LOG_TOMBSTONE;
@@ -86,12 +112,9 @@ static int found_item(recovery *r, uint32_t at, const dkv_scan *scan, int item,
         gap here = {at, scan->item_at, scan->item_end};
         return dkv_buf_append(&r->gaps, (dkv_slice){(const uint8_t *)&here, sizeof here});
     }
-    if (record->synced_upto > found->synced_upto) found->synced_upto = record->synced_upto;
+    confirm(found, record->synced_upto);
     if (record->kind == DKV_LOG_REMOVED) return dkv_buf_append(&r->removed, record->record.value);
-    if (record->kind == DKV_LOG_PRESENT) {
-        r->present.len = 0;
-        return dkv_buf_append(&r->present, record->record.value);
-    }
+    if (record->kind == DKV_LOG_PRESENT) return found_present(r, found, record->record.value);
     dkv_place place = {found->segment->slot, scan->item_at, record->len_bytes, false};
     return found_record(r, place, record);
 }
@@ -123,19 +146,14 @@ static int add_segment(recovery *r, const dkv_disk_file *file) {
     dkv_log_header header = {0};
     int err = dkv_recover_header(file->number, r->run, r->disk, &header);
     if (err && err != DKV_ERR_DATA_LOSS) return err;
-    bool header_ok = !err;
-    if (header_ok && header.identity.store_id != dkv_store_id(r->store)) {
-        return DKV_ERR_PRECONDITION;
-    }
+    if (!err && header.identity.store_id != dkv_store_id(r->store)) return DKV_ERR_PRECONDITION;
     if (file->size_bytes > UINT32_MAX) return DKV_ERR_PROTOCOL;
     dkv_segment *segment;
     err = dkv_segments_add(&r->store->segments, file->number, &segment);
     if (err) return err;
     dkv_segments_adopt(&r->store->segments, segment, (uint32_t)file->size_bytes);
-    r->found[r->n_found++] = (found_segment){.segment = segment,
-                                             .header_ok = header_ok,
-                                             .previous = header.previous,
-                                             .previous_end = header.previous_end};
+    r->found[r->n_found++] =
+        (found_segment){.segment = segment, .file_end = (uint32_t)file->size_bytes};
     return DKV_OK;
 }
 
@@ -151,31 +169,6 @@ static int scan_all(recovery *r, const dkv_disk_file *files, uint32_t n_files) {
 
 /* ---- judging ---- */
 
-/* True if something of the segment was certainly synced, or written by a finished program step. */
-static bool is_proven(const found_segment *found) {
-    return found->header_ok || found->synced_upto > 0;
-}
-
-static void find_confirmed(recovery *r) {
-    bool later_proven = false;
-    for (uint32_t i = r->n_found; i-- > 0;) {
-        found_segment *found = &r->found[i];
-        const found_segment *stating = NULL;
-        for (uint32_t j = i + 1; j < r->n_found && !stating; j++) {
-            bool states = r->found[j].header_ok && r->found[j].previous == found->segment->number;
-            if (states) stating = &r->found[j];
-            if (is_proven(&r->found[j])) break;
-        }
-        found->confirmed = found->synced_upto;
-        if (stating && stating->previous_end > found->confirmed) {
-            found->confirmed = stating->previous_end;
-        } else if (!stating && later_proven && is_proven(found)) {
-            found->confirmed = found->segment->end;
-        }
-        later_proven = later_proven || is_proven(found);
-    }
-}
-
 static void judge_gaps(recovery *r) {
     const gap *gaps = (const gap *)(const void *)r->gaps.data;
     for (size_t i = 0; i < r->gaps.len / sizeof *gaps; i++) {
@@ -188,7 +181,12 @@ static void judge_gaps(recovery *r) {
         }
     }
     for (uint32_t i = 0; i < r->n_found; i++) {
-        if (r->found[i].segment->end < r->found[i].confirmed) r->report->damaged_records++;
+        found_segment *found = &r->found[i];
+        if (found->file_end < found->confirmed) { /* the file has lost its end */
+            r->report->damaged_records++;
+            found->segment->damaged = true;
+            found->confirmed = found->file_end;
+        }
     }
 }
 
@@ -199,25 +197,11 @@ static bool holds(const dkv_buf *numbers, uint32_t number) {
     return false;
 }
 
-static bool is_found(const recovery *r, uint32_t number) {
-    uint32_t low = 0, high = r->n_found;
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (r->found[middle].segment->number == number) return true;
-        if (r->found[middle].segment->number < number) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return false;
-}
-
 /* Counts the segments that should be there and are not. */
 static void judge_absent(recovery *r) {
-    for (size_t i = 0; i + 4 <= r->present.len; i += 4) {
+    for (size_t i = 0; i + PRESENT_BYTES <= r->present.len; i += PRESENT_BYTES) {
         uint32_t number = dkv_le32(r->present.data + i);
-        if (!is_found(r, number) && !holds(&r->removed, number)) r->report->damaged_records++;
+        if (!find_segment(r, number) && !holds(&r->removed, number)) r->report->damaged_records++;
     }
 }
 
@@ -248,11 +232,11 @@ static int save_notice(recovery *r, const dkv_log_record *notice) {
 static int save_tail(recovery *r, const found_segment *found) {
     uint32_t from =
         found->confirmed > DKV_LOG_HEADER_BYTES ? found->confirmed : DKV_LOG_HEADER_BYTES;
-    if (found->segment->end <= from) return DKV_OK;
+    if (found->file_end <= from) return DKV_OK;
     dkv_scan scan;
     dkv_log_record record;
     dkv_scan_init(&scan, (dkv_log_at){dkv_store_id(r->store), found->segment->number, from},
-                  found->segment->end);
+                  found->file_end);
     int err = DKV_OK, item = DKV_SCAN_NEED;
     while (!err && item != DKV_SCAN_END) {
         item = dkv_scan_next(&scan, &record);
@@ -278,26 +262,19 @@ static int save_tail(recovery *r, const found_segment *found) {
 
 /* Cuts what is not confirmed from the end of a segment; it is dead or saved by now. */
 static int cut_tail(recovery *r, const found_segment *found) {
-    dkv_segment *segment = found->segment;
-    uint32_t header = found->header_ok ? DKV_LOG_HEADER_BYTES : 0;
-    uint32_t end = found->confirmed > header ? found->confirmed : header;
-    if (segment->end <= end) return DKV_OK;
-    dkv_disk_job cut = {.op = DKV_DISK_TRUNCATE, .file = dkv_segment_file(segment), .offset = end};
-    dkv_disk_job sync = {.op = DKV_DISK_SYNC, .file = dkv_segment_file(segment)};
+    dkv_disk_job cut = {.op = DKV_DISK_TRUNCATE,
+                        .file = dkv_segment_file(found->segment),
+                        .offset = found->confirmed};
+    dkv_disk_job sync = {.op = DKV_DISK_SYNC, .file = dkv_segment_file(found->segment)};
+    if (found->file_end <= found->confirmed) return DKV_OK;
     int err = r->run(r->disk, &cut);
-    if (!err) err = r->run(r->disk, &sync);
-    if (err) return err;
-    dkv_segments_cut(&r->store->segments, segment, end);
-    return DKV_OK;
+    return err ? err : r->run(r->disk, &sync);
 }
 
 static int make_durable(recovery *r) {
     int err = DKV_OK;
-    for (uint32_t i = r->n_found; i-- > 0;) {
-        if (!is_proven(&r->found[i])) continue;
-        r->store->append.previous = r->found[i].segment->number;
-        r->store->append.previous_end = r->found[i].confirmed;
-        break;
+    for (uint32_t i = 0; i < r->n_found; i++) { /* so that PRESENT states what is confirmed */
+        dkv_segments_cut(&r->store->segments, r->found[i].segment, r->found[i].confirmed);
     }
     for (uint32_t i = 0; i < r->n_found && !err; i++) err = save_tail(r, &r->found[i]);
     if (!err) err = flush(r);
@@ -312,7 +289,6 @@ int dkv_recover_log(dkv_store *store, const dkv_disk_file *files, uint32_t n_fil
     if (!r.found) return DKV_ERR_NO_MEMORY;
     int err = scan_all(&r, files, n_files);
     if (!err) {
-        find_confirmed(&r);
         judge_gaps(&r);
         judge_absent(&r);
         err = make_durable(&r);
