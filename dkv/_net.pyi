@@ -39,6 +39,7 @@ class Node:
         replication: int,
         members: list[_Member],
         listen: str | None,
+        insecure: bool,
     ) -> Node: ...
     @property
     def port(self) -> int: ...

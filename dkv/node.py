@@ -18,14 +18,17 @@ class Node:
     """One member of a cluster, run by this process until `stop`.
 
     `ring` describes the cluster: its members, this one among them, each with its address. `data` is
-    the directory of the store, made if it is missing.
+    the directory of the store, made if it is missing. It listens on its address in the ring unless
+    `listen` says otherwise. Connections are neither encrypted nor authenticated, so an address that
+    other machines can reach needs `insecure=True`.
 
         ring = dkv.Ring([dkv.Member("n1", address="127.0.0.1:7001")], replication=1)
         with dkv.Node("n1", ring, data="n1") as node, dkv.connect(node.address) as client:
             client.put("key", b"value")
 
     Raises `LockedError` if another process uses the directory, `UnavailableError` if the address
-    cannot be bound, `PreconditionError` if the directory belongs to another node.
+    cannot be bound, `PermissionDeniedError` for a reachable address without `insecure`,
+    `PreconditionError` if the directory belongs to another node.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Node:
         data: str | os.PathLike[str],
         cluster: str = "dkv",
         listen: str | None = None,
+        insecure: bool = False,
     ) -> None:
         addresses = {member.id: member.address for member in ring.members}
         if id not in addresses:
@@ -49,11 +53,16 @@ class Node:
             ring.replication,
             [_fields_of(member) for member in ring.members],
             listen,
+            insecure,
         )
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], directory: str | os.PathLike[str] = "."
+        cls,
+        config: Mapping[str, Any],
+        directory: str | os.PathLike[str] = ".",
+        *,
+        insecure: bool = False,
     ) -> Self:
         """A node by the content of a configuration file of dkv-node.
 
@@ -71,6 +80,7 @@ class Node:
                 data=Path(directory) / config["data"],
                 cluster=config["cluster"],
                 listen=config.get("listen"),
+                insecure=insecure,
             )
         except KeyError as error:
             raise InvalidArgumentError(f"the configuration lacks {error}") from None

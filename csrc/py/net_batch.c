@@ -3,6 +3,7 @@
  * They pass through two sections of DKV_CLIENT_WINDOW operations each, filled in turn: while Python
  * objects are made of one section's results, the other's operations are on their way. So the
  * memory in use does not grow with the number of keys. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/err.h"
@@ -82,6 +83,18 @@ static int add_op(const many *m, section *s, size_t index) {
     return 0;
 }
 
+/* The client was closed by another thread: what was not sent before is told like what was. */
+static void section_cancel(section *s) {
+    for (size_t i = 0; i < s->n; i++) {
+        dkv_client_op *op = &s->ops[i];
+        bool is_write = op->request.op != DKV_OP_GET;
+        op->done = true;
+        op->err = DKV_ERR_CANCELLED;
+        op->outcome = is_write ? DKV_OUTCOME_NOT_APPLIED : DKV_OUTCOME_NONE;
+        snprintf(op->detail, sizeof op->detail, "the client was closed");
+    }
+}
+
 static int section_start(const many *m, section *s, size_t first) {
     s->first = first;
     for (size_t i = first; i < m->n && i < first + DKV_CLIENT_WINDOW; i++) {
@@ -94,10 +107,14 @@ static int section_start(const many *m, section *s, size_t first) {
     Py_BEGIN_ALLOW_THREADS;
     err = dkv_client_start(m->client, s->ops, s->n);
     Py_END_ALLOW_THREADS;
-    if (!err) return 0;
-    section_release(s);
-    dkv_py_raise(&m->state->errors, err, err == DKV_ERR_PRECONDITION ? "the client is closed" : "");
-    return -1;
+    if (err == DKV_ERR_PRECONDITION) {
+        section_cancel(s);
+    } else if (err) {
+        section_release(s);
+        dkv_py_raise(&m->state->errors, err, NULL);
+        return -1;
+    }
+    return 0;
 }
 
 static PyObject *outcome_of(const many *m, const dkv_client_op *op) {

@@ -20,8 +20,9 @@ typedef struct log_line {
 } log_line;
 
 typedef struct node_object {
-    PyObject_HEAD dkv_host *host; /* NULL when stopped */
+    PyObject_HEAD dkv_host *host;
     pthread_t thread;
+    bool stopped; /* somebody stops it, or has done so; touched with the GIL held only */
     pid_t pid;
     uint16_t port;
     atomic_bool running; /* the thread has not ended */
@@ -79,22 +80,23 @@ static void *run(void *object) {
     return NULL;
 }
 
-/* Stops the node and frees it. Needs no GIL. */
-static void stop_host(node_object *self, dkv_host *host) {
-    dkv_host_stop(host);
+/* Stops the node and frees it, unless that was begun before or it belongs to the parent of a fork.
+ * Returns whether it was done. */
+static bool stop_host(node_object *self) {
+    if (self->stopped || self->pid != getpid()) return false;
+    self->stopped = true;
+    Py_BEGIN_ALLOW_THREADS;
+    dkv_host_stop(self->host);
     pthread_join(self->thread, NULL);
-    dkv_host_del(host);
+    dkv_host_del(self->host);
+    Py_END_ALLOW_THREADS;
+    return true;
 }
 
 static PyObject *node_stop(PyObject *object, PyObject *unused) {
     (void)unused;
     node_object *self = (node_object *)object;
-    dkv_host *host = self->host;
-    if (!host || self->pid != getpid()) Py_RETURN_NONE;
-    self->host = NULL; /* a second caller has nothing to stop */
-    Py_BEGIN_ALLOW_THREADS;
-    stop_host(self, host);
-    Py_END_ALLOW_THREADS;
+    if (!stop_host(self)) Py_RETURN_NONE;
     if (self->err) {
         const char *why =
             self->logged ? self->log_lines[(self->logged - 1) % LOG_LINES].text : NULL;
@@ -116,7 +118,6 @@ static int start(node_object *self, const dkv_host_options *options) {
         if (pthread_create(&self->thread, NULL, run, self)) {
             atomic_store(&self->running, false);
             dkv_host_del(self->host);
-            self->host = NULL;
             err = DKV_ERR_NO_MEMORY;
         }
     }
@@ -129,11 +130,13 @@ static int start(node_object *self, const dkv_host_options *options) {
 /* ---- the type ------------------------------------------------------------------------------- */
 
 static PyObject *node_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"id", "data", "cluster", "replication", "members", "listen", NULL};
+    static char *names[] = {"id",      "data",   "cluster",  "replication",
+                            "members", "listen", "insecure", NULL};
     const char *id, *data, *cluster, *listen;
     PyObject *replication, *members;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sssOOz:Node", names, &id, &data, &cluster,
-                                     &replication, &members, &listen)) {
+    int insecure;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sssOOzp:Node", names, &id, &data, &cluster,
+                                     &replication, &members, &listen, &insecure)) {
         return NULL;
     }
     const dkv_net_state *state = PyType_GetModuleState(type);
@@ -150,10 +153,14 @@ static PyObject *node_new(PyTypeObject *type, PyObject *args, PyObject *keywords
             .id = id,
             .listen = listen,
             .data_dir = data,
+            .insecure = insecure != 0,
             .log = on_log,
             .log_user = self,
         };
-        if (start(self, &options)) Py_CLEAR(self);
+        if (start(self, &options)) {
+            self->stopped = true;
+            Py_CLEAR(self);
+        }
     }
     dkv_cluster_map_del(map);
     return (PyObject *)self;
@@ -162,11 +169,7 @@ static PyObject *node_new(PyTypeObject *type, PyObject *args, PyObject *keywords
 static void node_dealloc(PyObject *object) {
     node_object *self = (node_object *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (self->host && self->pid == getpid()) {
-        Py_BEGIN_ALLOW_THREADS;
-        stop_host(self, self->host);
-        Py_END_ALLOW_THREADS;
-    }
+    stop_host(self);
     pthread_mutex_destroy(&self->log_mutex);
     PyObject_Free(self);
     Py_DECREF(type);
@@ -195,7 +198,8 @@ static PyGetSetDef node_getters[] = {
 };
 
 static PyType_Slot node_slots[] = {
-    {Py_tp_doc, "Node(id, data, cluster, replication, members, listen)\n--\n\nSee dkv.Node."},
+    {Py_tp_doc,
+     "Node(id, data, cluster, replication, members, listen, insecure)\n--\n\nSee dkv.Node."},
     {Py_tp_new, node_new},
     {Py_tp_dealloc, node_dealloc},
     {Py_tp_methods, node_methods},
