@@ -115,7 +115,7 @@ class Cluster:
                 fields["weight"] = member.weight
             common.append(f"  {_quoted(member.id)}: {_quoted(fields)}")
         for process in self._processes.values():
-            own = [f"node: {_quoted(process.id)}", f"data: {_quoted('./' + process.data.name)}"]
+            own = [f"node: {_quoted(process.id)}", f"data: {_quoted(process.data.name)}"]
             process.configuration.write_text("\n".join([*own, *common, ""]))
 
     # ---- what it is ----
