@@ -1,0 +1,141 @@
+"""dkv.Cluster: real processes that start, break, come back and go."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import dkv
+from dkv.errors import InvalidArgumentError, PreconditionError, UnavailableError
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def wait_until(condition, what: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} within {seconds} s"
+        time.sleep(0.01)
+
+
+def test_nodes_are_real_processes_and_end_with_the_cluster():
+    with dkv.Cluster(2, 2) as cluster:
+        pids = [cluster.pid(node) for node in cluster.nodes]
+        directory = cluster.directory
+        for pid in pids:
+            assert "dkv-node" in Path(f"/proc/{pid}/cmdline").read_text()
+    assert all(gone(pid) for pid in pids)
+    assert not directory.exists()
+
+
+def test_a_killed_node_comes_back_on_its_port_with_its_data(tmp_path):
+    with dkv.Cluster(3, 3, directory=tmp_path) as cluster, cluster.client() as client:
+        client.put("key", b"value")
+        address = cluster.address("n2")
+        cluster.kill("n2")
+        assert not cluster.alive("n2")
+        cluster.start("n2")
+        assert cluster.address("n2") == address
+        assert client.get("key", read="all") == b"value"
+
+
+def test_the_port_of_a_dead_node_is_refused_and_not_given_away():
+    with dkv.Cluster(1, 1) as cluster:
+        cluster.kill("n1")
+        host, port = cluster.address("n1").split(":")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)))
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((host, int(port)))
+
+
+def test_a_directory_keeps_the_data_for_the_next_cluster(tmp_path):
+    for _ in range(2):
+        with dkv.Cluster(3, 2, directory=tmp_path) as cluster, cluster.client() as client:
+            client.put("kept", (client.get("kept") if _ else b"") + b"x")
+    with dkv.Cluster(3, 2, directory=tmp_path) as cluster, cluster.client() as client:
+        assert client.get("kept") == b"xx"
+
+
+def test_a_wiped_node_has_lost_its_data(tmp_path):
+    with dkv.Cluster(3, 3, directory=tmp_path) as cluster, cluster.client() as client:
+        client.put("key", b"value")
+        cluster.stop("n1")
+        assert any((tmp_path / "n1").iterdir())
+        cluster.wipe("n1")
+        assert not (tmp_path / "n1").exists()
+        cluster.start("n1")
+        assert client.get("key") == b"value"
+
+
+def test_a_paused_node_is_passed_over_by_reads():
+    with dkv.Cluster(3, 3) as cluster, cluster.client() as client:
+        client.put("key", b"value")
+        owner = cluster.ring.owner("key")
+        cluster.pause(owner)
+        assert client.get("key") == b"value"
+        cluster.resume(owner)
+        assert client.get("key", read="all") == b"value"
+
+
+def test_nodes_die_with_the_process_that_started_them():
+    script = "import dkv, os, time; c = dkv.Cluster(2, 2); print(*(c.pid(n) for n in c.nodes), "
+    script += "c.directory, flush=True); c.pause('n1'); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    *pids, _ = done.stdout.split()
+    for pid in pids:
+        wait_until(lambda pid=pid: gone(int(pid)), f"process {pid} should end")
+
+
+def test_a_node_that_cannot_start_is_reported_with_its_last_words(tmp_path):
+    (tmp_path / "n2").write_text("a file where the data directory belongs")
+    with pytest.raises(UnavailableError, match="n2 did not start") as caught:
+        dkv.Cluster(3, 3, directory=tmp_path)
+    assert caught.value.nodes == ("n2",)
+    assert str(tmp_path / "n2") in str(caught.value)
+
+
+def test_a_taken_port_is_reported():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UnavailableError, match=f"port {port} cannot be used"):
+            dkv.Cluster(1, 1, port=port)
+
+
+def test_requests_that_make_no_sense_say_so(cluster3):
+    for call in (cluster3.kill, cluster3.start, cluster3.logs, cluster3.address):
+        with pytest.raises(InvalidArgumentError, match="no node 'n9'"):
+            call("n9")
+    with pytest.raises(PreconditionError, match="running already"):
+        cluster3.start("n1")
+    with pytest.raises(PreconditionError, match="kill or stop it first"):
+        cluster3.wipe("n1")
+    with pytest.raises(InvalidArgumentError):
+        dkv.Cluster(2, replication=3)
+
+
+def test_every_node_tells_its_status(cluster3):
+    status = cluster3.status()
+    assert sorted(status) == ["n1", "n2", "n3"]
+    assert all(status.values())
+
+
+def test_zones_and_weights_reach_the_nodes():
+    nodes = {"a": {"zone": "east", "weight": 2}, "b": {"zone": "east"}, "c": {"zone": "west"}}
+    with dkv.Cluster(nodes, replication=2) as cluster, cluster.client() as client:
+        assert client.ring == cluster.ring
+
+
+def test_the_program_can_be_named_by_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("DKV_NODE", str(tmp_path / "nowhere"))
+    with pytest.raises(PreconditionError, match="build it with: make"):
+        dkv.Cluster(1, 1)
