@@ -89,14 +89,15 @@ static void append_record(dkv_append *append, dkv_log_record record) {
     dkv_log_encode(extend(append, len), at, &record);
 }
 
-/* The numbers of the segments that a later recovery must find: those not about to be removed. */
+/* The segments that a later recovery must find: those not about to be removed. */
 static size_t list_present(const dkv_segments *segments, uint8_t *to) {
     size_t len = 0;
     for (uint32_t i = 0; i < segments->slots; i++) {
         const dkv_segment *segment = segments->by_slot[i];
         if (!segment || segment->removed_notice) continue;
         dkv_put_le32(to + len, segment->number);
-        len += 4;
+        dkv_put_le32(to + len + 4, segment->end);
+        len += DKV_LOG_PRESENT_BYTES;
     }
     return len;
 }
@@ -108,11 +109,7 @@ static void activate(dkv_append *append, dkv_segment *segment, dkv_chunk *first)
     if (last) {
         dkv_segments_seal(append->segments, last);
         last->next = segment;
-        append->previous = last->number;
-        append->previous_end = last->end;
     }
-    header.previous = append->previous;
-    header.previous_end = append->previous_end;
     segment->base = append->appended;
     append->active = segment;
     chunk_enqueue(append, first);
@@ -129,7 +126,7 @@ static int open_segment(dkv_append *append) {
     int err = dkv_segments_add(segments, segments->last_number + 1, &segment);
     if (err) return err;
     err = DKV_ERR_NO_MEMORY;
-    size_t list_max = segments->count * sizeof(uint32_t);
+    size_t list_max = (size_t)segments->count * DKV_LOG_PRESENT_BYTES;
     list = malloc(list_max);
     chunk = chunk_new(append, segment);
     if (!list || !chunk) goto fail;

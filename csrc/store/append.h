@@ -44,14 +44,12 @@ typedef struct dkv_append {
 
     dkv_segment *active;   /* takes records; NULL before the first */
     uint32_t active_first; /* offset of its first record behind PRESENT */
-    uint32_t previous;     /* what the header of the next segment says of the one before it */
-    uint32_t previous_end;
-    dkv_segment *syncing; /* the oldest segment that is not durable as a whole; NULL: none */
-    dkv_chunk *head;      /* written next */
-    dkv_chunk *tail;      /* filled */
-    dkv_chunk *spare;     /* kept for the next use, so that its pages stay warm */
-    uint64_t appended;    /* log position */
-    uint64_t durable;     /* log position */
+    dkv_segment *syncing;  /* the oldest segment that is not durable as a whole; NULL: none */
+    dkv_chunk *head;       /* written next */
+    dkv_chunk *tail;       /* filled */
+    dkv_chunk *spare;      /* kept for the next use, so that its pages stay warm */
+    uint64_t appended;     /* log position */
+    uint64_t durable;      /* log position */
 
     dkv_disk_job write_job;
     bool write_out;

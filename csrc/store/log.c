@@ -99,9 +99,7 @@ void dkv_log_header_encode(uint8_t to[DKV_LOG_HEADER_BYTES], const dkv_log_heade
     dkv_put_le32(to + 8, DKV_LOG_VERSION);
     dkv_put_le32(to + 12, header->number);
     dkv_put_le64(to + 16, header->identity.store_id);
-    dkv_put_le32(to + 24, header->previous);
-    dkv_put_le32(to + 28, header->previous_end);
-    dkv_log_names_encode(to + 32, &header->identity);
+    dkv_log_names_encode(to + 24, &header->identity);
     dkv_put_le64(to + HEADER_CHECKSUM_AT, header_checksum(to));
 }
 
@@ -109,11 +107,9 @@ int dkv_log_header_decode(const uint8_t from[DKV_LOG_HEADER_BYTES], dkv_log_head
     if (memcmp(from, header_magic, sizeof header_magic) != 0) return DKV_ERR_DATA_LOSS;
     if (dkv_le64(from + HEADER_CHECKSUM_AT) != header_checksum(from)) return DKV_ERR_DATA_LOSS;
     if (dkv_le32(from + 8) != DKV_LOG_VERSION) return DKV_ERR_PROTOCOL;
-    dkv_log_header header = {.number = dkv_le32(from + 12),
-                             .previous = dkv_le32(from + 24),
-                             .previous_end = dkv_le32(from + 28)};
+    dkv_log_header header = {.number = dkv_le32(from + 12)};
     header.identity.store_id = dkv_le64(from + 16);
-    int err = dkv_log_names_decode(from + 32, &header.identity);
+    int err = dkv_log_names_decode(from + 24, &header.identity);
     if (err) return err;
     *out = header;
     return DKV_OK;

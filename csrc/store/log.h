@@ -11,11 +11,8 @@
  *      8  format version         4   higher than ours: PROTOCOL
  *     12  segment number         4
  *     16  store id               8
- *     24  previous segment       4   the segment that was sealed before this one, 0: none
- *     28  its end                4   everything in it up to here was durable before this header
- *                                    was written, nothing behind it was ever confirmed
- *     32  names                130   lengths of cluster and node name, then 64 bytes for each
- *    162  zeros                 86
+ *     24  names                130   lengths of cluster and node name, then 64 bytes for each
+ *    154  zeros                 94
  *    248  checksum               8   XXH3 of bytes 0..247; magic, version and this rule stay the
  *                                    same in all versions
  *
@@ -37,16 +34,18 @@
  * bytes of another place, of a recycled block or inside a value never pass for a record. A valid
  * record with an unknown kind or flag is from a later version of the program: PROTOCOL.
  *
- * Control records have no key. PRESENT opens a segment and lists the segments that exist
- * (value: 4 bytes each); REMOVED is durable before a segment file is removed (value: its number).
- * Together they tell a segment that merge has removed from one that got lost.
+ * Control records have no key. PRESENT opens a segment and lists all segments that exist, itself
+ * included: 4 bytes number, 4 bytes end. Everything of another segment up to the end stated for it
+ * was durable before this one was written, and nothing behind that end was confirmed. REMOVED is
+ * durable before a segment file is removed (value: 4 bytes number). Together they tell a segment
+ * that merge has removed from one that got lost.
  *
  * Invariants:
- * 1. A segment is synced up to its end, and its directory entry too, before the header of the next
- *    one is written.
+ * 1. A segment is synced up to its end, and its directory entry too, before the first byte of the
+ *    next one is written.
  * 2. No confirmation leaves before the record and its segment's directory entry are durable.
  * 3. So a place that is not valid is damage, if it lies below a "synced up to" of its segment or
- *    below the end that the next segment's header states. Otherwise it is a torn tail. */
+ *    below the end that a later PRESENT states. Otherwise it is a torn tail. */
 #ifndef DKV_STORE_LOG_H
 #define DKV_STORE_LOG_H
 
@@ -59,7 +58,8 @@
 #define DKV_LOG_HEADER_BYTES 256u
 #define DKV_LOG_RECORD_HEADER_BYTES 40u
 #define DKV_LOG_RECORD_MAX (DKV_LOG_RECORD_HEADER_BYTES + DKV_KEY_MAX + DKV_VALUE_MAX)
-#define DKV_STORE_NAME_MAX 64u /* bytes of a cluster name or a node id */
+#define DKV_LOG_PRESENT_BYTES 8u /* of one segment in PRESENT */
+#define DKV_STORE_NAME_MAX 64u   /* bytes of a cluster name or a node id */
 
 typedef enum dkv_log_kind {
     DKV_LOG_VALUE = DKV_KIND_VALUE,
@@ -106,8 +106,6 @@ int dkv_log_decode(const uint8_t *data, dkv_log_at at, dkv_log_record *out);
 typedef struct dkv_log_header {
     dkv_store_identity identity;
     uint32_t number;
-    uint32_t previous;
-    uint32_t previous_end;
 } dkv_log_header;
 
 void dkv_log_header_encode(uint8_t to[DKV_LOG_HEADER_BYTES], const dkv_log_header *header);

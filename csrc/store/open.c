@@ -123,8 +123,6 @@ static void continue_last(dkv_store *store) {
         if (segment && (!last || segment->number > last->number)) last = segment;
     }
     if (!last) return;
-    append->previous = last->number;
-    append->previous_end = last->end;
     if (last->end < DKV_LOG_HEADER_BYTES || last->end > CONTINUE_BYTES(append->segment_bytes)) {
         return;
     }

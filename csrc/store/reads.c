@@ -33,6 +33,10 @@ void dkv_reads_free(dkv_reads *reads) {
     dkv_read *read;
     while ((read = dequeue(&reads->waiting))) read_del(read);
     while ((read = dequeue(&reads->ready))) read_del(read);
+    while ((read = reads->out)) {
+        reads->out = read->next;
+        read_del(read);
+    }
     read_del(reads->delivered);
     *reads = (dkv_reads){0};
 }
@@ -97,6 +101,8 @@ dkv_disk_job *dkv_reads_next_job(dkv_reads *reads) {
         read->data = malloc(read->job.len_bytes);
         if (read->data) {
             read->job.data = read->data;
+            read->next = reads->out;
+            reads->out = read;
             reads->jobs_out++;
             return &read->job;
         }
@@ -109,6 +115,9 @@ bool dkv_reads_job_done(dkv_reads *reads, dkv_disk_job *job, uint64_t store_id) 
     dkv_read *read = (dkv_read *)job;
     bool damaged = false;
     int err = job->err;
+    dkv_read **at = &reads->out;
+    while (*at != read) at = &(*at)->next;
+    *at = read->next;
     reads->jobs_out--;
     if (!err && job->done_bytes < job->len_bytes) {
         err = DKV_ERR_DATA_LOSS; /* the file is shorter than it was */

@@ -30,6 +30,7 @@ typedef struct dkv_read_queue {
 
 typedef struct dkv_reads {
     dkv_read_queue waiting; /* for a job */
+    dkv_read *out;          /* their jobs are out, at most DKV_READ_JOBS_MAX */
     dkv_read_queue ready;   /* for delivery */
     dkv_read *delivered;    /* the last, whose record the caller may still use */
     uint32_t jobs_out;

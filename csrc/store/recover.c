@@ -7,7 +7,6 @@
 #include "store/store_impl.h"
 
 #define READ_BYTES 1048576u
-#define PRESENT_BYTES 8u
 #define FLUSH_BYTES 4194304u /* appended to the new segment between two rounds of its jobs */
 
 /* What is learnt of a segment beyond what the running store keeps. */
@@ -87,7 +86,7 @@ static void confirm(found_segment *found, uint32_t end) {
 
 /* A list of segments and ends; those listed that are there have been scanned before. */
 static int found_present(recovery *r, const found_segment *in, dkv_slice list) {
-    for (size_t i = 0; i + PRESENT_BYTES <= list.len; i += PRESENT_BYTES) {
+    for (size_t i = 0; i + DKV_LOG_PRESENT_BYTES <= list.len; i += DKV_LOG_PRESENT_BYTES) {
         found_segment *listed = find_segment(r, dkv_le32(list.data + i));
         if (listed && listed != in) confirm(listed, dkv_le32(list.data + i + 4));
     }
@@ -199,7 +198,7 @@ static bool holds(const dkv_buf *numbers, uint32_t number) {
 
 /* Counts the segments that should be there and are not. */
 static void judge_absent(recovery *r) {
-    for (size_t i = 0; i + PRESENT_BYTES <= r->present.len; i += PRESENT_BYTES) {
+    for (size_t i = 0; i + DKV_LOG_PRESENT_BYTES <= r->present.len; i += DKV_LOG_PRESENT_BYTES) {
         uint32_t number = dkv_le32(r->present.data + i);
         if (!find_segment(r, number) && !holds(&r->removed, number)) r->report->damaged_records++;
     }

@@ -1,10 +1,9 @@
 /* Opening a store whose last stop was not clean: every segment is scanned.
  *
  * Each record found goes into the index; the newest version of a key wins, of equal ones the later
- * in the log. Then, for every segment, it is known up to where its content was confirmed:
- * 1. at least up to the highest "synced up to" of its records;
- * 2. and up to the end that the header of a later segment states for it;
- * 3. and, if no such header is left but a later segment was begun, as a whole.
+ * in the log. Then, for every segment, it is known up to where its content was confirmed: up to the
+ * highest "synced up to" of its own records, and up to the end that a later segment's PRESENT
+ * states for it.
  * A gap in the confirmed part is damage: counted, everything behind it is kept. Behind the
  * confirmed part a gap is a torn tail; records there may or may not have been confirmed, so they
  * are kept too. But they may stand in the page cache only, which a sync does not mend. They are

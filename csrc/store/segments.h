@@ -47,7 +47,7 @@ void dkv_segments_adopt(dkv_segments *segments, dkv_segment *segment, uint32_t e
 /* Takes an adopted segment into use again. */
 void dkv_segments_unseal(dkv_segments *segments, dkv_segment *segment);
 
-/* The file has been cut to `end` bytes. */
+/* Only the first `end` bytes of the adopted segment count. */
 void dkv_segments_cut(dkv_segments *segments, dkv_segment *segment, uint32_t end);
 
 /* Takes the segment out and frees it. */
