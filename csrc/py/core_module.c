@@ -13,7 +13,7 @@ static PyObject *error_table(PyObject *module, PyObject *unused) {
 static int core_exec(PyObject *module) {
     dkv_core_state *state = PyModule_GetState(module);
     if (dkv_py_errors_init(&state->errors)) return -1;
-    return dkv_core_ring_exec(module);
+    return dkv_core_ring_exec(module) || dkv_core_sim_exec(module) ? -1 : 0;
 }
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg) {
