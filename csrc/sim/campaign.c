@@ -13,6 +13,7 @@
 #define KEYS_MAX 12u
 #define NODES_MAX 9u
 #define VALUE_BYTES_MAX 100000u
+#define OPS_MAX 1500u /* the check compares them pairwise */
 #define QUIET_NS (9000 * MS) /* longer than any deadline, and than it takes to find each other */
 #define NO_OP DKV_CHECK_NO_OP
 
@@ -185,7 +186,8 @@ static int serve_client(campaign *c, unsigned number) {
         who->op = NO_OP;
         who->next_ns = now + (int64_t)below(c, 2 * (uint64_t)c->think_ns);
     }
-    return now >= who->next_ns ? submit_random(c, number) : DKV_OK;
+    bool asks = now >= who->next_ns && dkv_world_ops(c->world) < OPS_MAX;
+    return asks ? submit_random(c, number) : DKV_OK;
 }
 
 /* ---- the course ---- */
