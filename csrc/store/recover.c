@@ -271,7 +271,10 @@ static int cut_tail(recovery *r, const found_segment *found) {
 }
 
 static int make_durable(recovery *r) {
-    int err = DKV_OK;
+    /* The new segment will name those that are present: none of them may be lost after that. */
+    dkv_disk_job sync = {.op = DKV_DISK_SYNC_DIR};
+    int err = r->run(r->disk, &sync);
+    if (err) return err;
     for (uint32_t i = 0; i < r->n_found; i++) { /* so that PRESENT states what is confirmed */
         dkv_segments_cut(&r->store->segments, r->found[i].segment, r->found[i].confirmed);
     }
