@@ -13,7 +13,7 @@
 #define KEYS_MAX 12u
 #define NODES_MAX 9u
 #define VALUE_BYTES_MAX 100000u
-#define OPS_MAX 1500u /* the check compares them pairwise */
+#define OPS_MAX 1500u        /* the check compares them pairwise */
 #define QUIET_NS (9000 * MS) /* longer than any deadline, and than it takes to find each other */
 #define NO_OP DKV_CHECK_NO_OP
 
@@ -214,11 +214,16 @@ static bool check_disks(campaign *c, dkv_violation *out) {
     return true;
 }
 
-static bool is_damaged(const campaign *c) {
+/* True if every node may be asked whether a key exists. It is not so after damage, and may not be
+ * after a full disk: a segment that is removed without a note counts as lost (store/merge.h). */
+static bool all_believed(const campaign *c) {
+    bool was_full = c->faults >> DKV_FAULT_CAPACITY & 1;
     for (uint16_t i = 0; i < c->chaos.n_nodes; i++) {
-        if (dkv_world_damaged_at(c->world, i) >= 0) return true;
+        dkv_node_status status = {.in_sync = true};
+        if (was_full) dkv_node_status_get(dkv_world_node(c->world, i), &status);
+        if (!status.in_sync || dkv_world_damaged_at(c->world, i) >= 0) return false;
     }
-    return false;
+    return true;
 }
 
 /* One operation that has to succeed. */
@@ -235,10 +240,10 @@ static bool demand(campaign *c, dkv_op op, dkv_level level, unsigned key, int *e
                           result->detail);
 }
 
-/* With a disk that has lost something, its node's word does not count and reads at level all fail
- * until it has been healed by its peers. */
+/* The word of a node that has lost something does not count: reads at level all fail until it has
+ * been healed by its peers. */
 static bool check_serving(campaign *c, int *err, dkv_violation *out) {
-    bool reads = !is_damaged(c);
+    bool reads = all_believed(c);
     for (unsigned key = 0; key < c->n_keys; key++) {
         if (reads && !demand(c, DKV_OP_GET, DKV_LEVEL_ALL, key, err, out)) return false;
         if (!demand(c, DKV_OP_PUT, DKV_LEVEL_ALL, key, err, out)) return false;
