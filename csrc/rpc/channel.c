@@ -39,9 +39,7 @@ int dkv_rpc_channel_new(dkv_rpc_loop *loop, const char *address, dkv_rpc_channel
     channel->loop = loop;
     dkv_rpc_list_init(&channel->streams);
     dkv_rpc_list_init(&channel->calls);
-    grpc_channel_credentials *credentials = dkv_rpc_client_credentials();
-    channel->channel = grpc_channel_create(address, credentials, dkv_rpc_client_settings());
-    grpc_channel_credentials_release(credentials);
+    channel->channel = dkv_rpc_connect(address);
     loop->open++;
     *out = channel;
     return DKV_OK;

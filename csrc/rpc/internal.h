@@ -95,14 +95,15 @@ void dkv_rpc_streams_fail(dkv_rpc_link *owner, int err, const char *detail);
 /* A stream of this server is gone. */
 void dkv_rpc_server_stream_gone(dkv_rpc_server *server);
 
-/* ---- settings ---- */
+/* ---- settings: all arguments and credentials that gRPC is given ---- */
 
-/* The arguments of all channels and all servers. They live as long as the process. */
-const grpc_channel_args *dkv_rpc_client_settings(void);
-const grpc_channel_args *dkv_rpc_server_settings(void);
+/* A channel to `address`, owned by the caller. */
+grpc_channel *dkv_rpc_connect(const char *address);
 
-/* Credentials of both ends; the caller releases them. */
-grpc_channel_credentials *dkv_rpc_client_credentials(void);
-grpc_server_credentials *dkv_rpc_server_credentials(void);
+/* A server that does not listen yet, owned by the caller. */
+grpc_server *dkv_rpc_serve(void);
+
+/* Makes it listen; *port is the port that was bound. UNAVAILABLE. */
+int dkv_rpc_listen(grpc_server *server, const char *address, uint16_t *port);
 
 #endif

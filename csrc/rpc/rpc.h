@@ -22,6 +22,7 @@
     65536u                            /* a batch leaves at this size though more is waiting; one \
                                          larger item travels alone */
 #define DKV_RPC_BACKLOG_MAX 67108864u /* bytes that may wait in one stream; more is BUSY */
+#define DKV_RPC_MEMORY_MAX 536870912u /* bytes received and not yet handled, in one server */
 #define DKV_RPC_TRAILER_MAX 4096u     /* bytes in "dkv-error-bin"; a longer one is left out */
 #define DKV_RPC_ERROR_TRAILER "dkv-error-bin"
 #define DKV_RPC_NO_TIMEOUT UINT32_MAX

@@ -7,7 +7,6 @@
  * the server closes is detached from it: the answer, when it comes, only frees the call. */
 #include <assert.h>
 #include <grpc/byte_buffer.h>
-#include <grpc/grpc_security.h>
 #include <grpc/slice.h>
 #include <grpc/support/time.h>
 #include <stdio.h>
@@ -245,15 +244,6 @@ static void post_slot(dkv_rpc_server *server, const method_entry *entry) {
 
 /* ---- beginning and end ---- */
 
-static bool listen_at(grpc_server *server, const char *address, uint16_t *port) {
-    grpc_server_credentials *credentials = dkv_rpc_server_credentials();
-    int bound = grpc_server_add_http2_port(server, address, credentials);
-    grpc_server_credentials_release(credentials);
-    if (bound <= 0) return false;
-    *port = (uint16_t)bound;
-    return true;
-}
-
 static void register_methods(dkv_rpc_server *server, const dkv_rpc_method *methods) {
     for (size_t i = 0; i < server->n_methods; i++) {
         server->methods[i].method = &methods[i];
@@ -293,11 +283,11 @@ int dkv_rpc_server_new(dkv_rpc_loop *loop, const char *address, const dkv_rpc_me
     server->shut_down.complete = on_shut_down;
     dkv_rpc_list_init(&server->streams);
     dkv_rpc_list_init(&server->calls);
-    server->server = grpc_server_create(dkv_rpc_server_settings(), NULL);
+    server->server = dkv_rpc_serve();
     grpc_server_register_completion_queue(server->server, loop->queue, NULL);
     register_methods(server, methods);
-    err = DKV_ERR_UNAVAILABLE;
-    if (!listen_at(server->server, address, port)) goto fail_grpc;
+    err = dkv_rpc_listen(server->server, address, port);
+    if (err) goto fail_grpc;
     grpc_server_start(server->server);
     loop->open++;
     loop->live++;

@@ -1,6 +1,7 @@
 /* How dkv sets gRPC up: the arguments and the credentials of both ends. */
 #include <grpc/grpc_security.h>
 
+#include "base/err.h"
 #include "rpc/internal.h"
 
 #define INTEGER(name, number) \
@@ -11,8 +12,8 @@
  * for, and the size limits of messages even then: dkv checks sizes itself (message.c). */
 #define BOTH_ENDS INTEGER(GRPC_ARG_MINIMAL_STACK, 1), INTEGER(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 1)
 
-const grpc_channel_args *dkv_rpc_client_settings(void) {
-    static grpc_arg list[] = {
+grpc_channel *dkv_rpc_connect(const char *address) {
+    grpc_arg list[] = {
         BOTH_ENDS,
         INTEGER(GRPC_ARG_ENABLE_RETRIES, 0),
         /* A proxy for the web has no business between nodes. */
@@ -25,19 +26,30 @@ const grpc_channel_args *dkv_rpc_client_settings(void) {
         INTEGER(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100),
         INTEGER(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 300),
         INTEGER(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000),
-        /* A peer whose machine has vanished is noticed within 13 s, calls or not. */
+        /* A peer whose machine has vanished is noticed within 20 s, calls or not. The time-out is
+         * the kernel's too (TCP_USER_TIMEOUT): a peer that is merely busy must not exceed it. */
         INTEGER(GRPC_ARG_KEEPALIVE_TIME_MS, 10000),
-        INTEGER(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 3000),
+        INTEGER(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000),
         INTEGER(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
         INTEGER(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
     };
-    static const grpc_channel_args args = {COUNT(list), list};
-    return &args;
+    grpc_channel_args args = {COUNT(list), list};
+    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+    grpc_channel *channel = grpc_channel_create(address, credentials, &args);
+    grpc_channel_credentials_release(credentials);
+    return channel;
 }
 
-const grpc_channel_args *dkv_rpc_server_settings(void) {
-    static grpc_arg list[] = {
+grpc_server *dkv_rpc_serve(void) {
+    /* gRPC puts a message together before anybody can see how large it is. The quota is what keeps
+     * a client that announces 4 GB from getting them. */
+    grpc_resource_quota *quota = grpc_resource_quota_create("dkv");
+    grpc_resource_quota_resize(quota, DKV_RPC_MEMORY_MAX);
+    grpc_arg list[] = {
         BOTH_ENDS,
+        {.type = GRPC_ARG_POINTER,
+         .key = (char *)GRPC_ARG_RESOURCE_QUOTA,
+         .value.pointer = {.p = quota, .vtable = grpc_resource_quota_arg_vtable()}},
         /* Otherwise a second server binds the same port, and each gets some of the clients. */
         INTEGER(GRPC_ARG_ALLOW_REUSEPORT, 0),
         /* The clients' keepalive must not count as abuse. */
@@ -46,14 +58,17 @@ const grpc_channel_args *dkv_rpc_server_settings(void) {
         INTEGER(GRPC_ARG_KEEPALIVE_TIME_MS, 30000),
         INTEGER(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000),
     };
-    static const grpc_channel_args args = {COUNT(list), list};
-    return &args;
+    grpc_channel_args args = {COUNT(list), list};
+    grpc_server *server = grpc_server_create(&args, NULL);
+    grpc_resource_quota_unref(quota);
+    return server;
 }
 
-grpc_channel_credentials *dkv_rpc_client_credentials(void) {
-    return grpc_insecure_credentials_create();
-}
-
-grpc_server_credentials *dkv_rpc_server_credentials(void) {
-    return grpc_insecure_server_credentials_create();
+int dkv_rpc_listen(grpc_server *server, const char *address, uint16_t *port) {
+    grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
+    int bound = grpc_server_add_http2_port(server, address, credentials);
+    grpc_server_credentials_release(credentials);
+    if (bound <= 0) return DKV_ERR_UNAVAILABLE;
+    *port = (uint16_t)bound;
+    return DKV_OK;
 }

@@ -1,7 +1,8 @@
 /* What csrc/rpc costs: an echo server and a client, each a process of its own.
  *
- * Usage: bench_rpc [seconds per case]. A case prints operations per second, CPU microseconds per
- * operation on either side, and the times of one operation that half and 99 % do not exceed. */
+ * Usage: bench_rpc [seconds per case [stream|unary [operations outstanding]]]. A case prints
+ * operations per second, CPU microseconds per operation on either side, and the times of one
+ * operation that half and 99 % do not exceed. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,7 +198,7 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void run_case(bench *b, const char *name, bool stream, unsigned outstanding, double s) {
+static void run_case(bench *b, bool stream, unsigned outstanding, double s) {
     b->outstanding = outstanding;
     if (stream) {
         must(dkv_rpc_stream_open(b->channel, STREAM_METHOD, &client_events, b, &b->stream), "open");
@@ -217,8 +218,8 @@ static void run_case(bench *b, const char *name, bool stream, unsigned outstandi
     printf(
         "%-8s %5u outstanding: %9.0f op/s, CPU us/op %6.2f client %6.2f server, p50 %6.1f us, "
         "p99 %6.1f us\n",
-        name, outstanding, n / took_s, client / n, server / n, b->times_ns[b->n_times / 2] / 1e3,
-        b->times_ns[b->n_times * 99 / 100] / 1e3);
+        stream ? "stream" : "unary", outstanding, n / took_s, client / n, server / n,
+        b->times_ns[b->n_times / 2] / 1e3, b->times_ns[b->n_times * 99 / 100] / 1e3);
     fflush(stdout);
     if (b->stream) dkv_rpc_stream_cancel(b->stream);
     while (b->stream) dkv_rpc_loop_poll(b->loop, INT64_MAX, 1);
@@ -239,9 +240,14 @@ int main(int argc, char **argv) {
     snprintf(address, sizeof address, "127.0.0.1:%u", port);
     must(dkv_rpc_loop_new(&b.loop), "loop");
     must(dkv_rpc_channel_new(b.loop, address, &b.channel), "channel");
-    static const unsigned counts[] = {1, 16, 64, 256};
-    for (size_t i = 0; i < 4; i++) run_case(&b, "stream", true, counts[i], seconds);
-    for (size_t i = 0; i < 4; i++) run_case(&b, "unary", false, counts[i], seconds);
+    const char *kind = argc > 2 ? argv[2] : NULL;
+    unsigned outstanding = argc > 3 ? (unsigned)atoi(argv[3]) : 0;
+    for (int stream = 1; stream >= 0; stream--) {
+        if (kind && strcmp(kind, stream ? "stream" : "unary") != 0) continue;
+        for (unsigned n = 1; n <= OUTSTANDING_MAX; n *= 4) {
+            if (!outstanding || n == outstanding) run_case(&b, stream, n, seconds);
+        }
+    }
     dkv_rpc_channel_del(b.channel);
     dkv_rpc_loop_del(b.loop);
     free(b.times_ns);

@@ -1,4 +1,6 @@
 /* csrc/rpc between two threads of one process, each with a loop of its own. */
+#include <sched.h>
+
 #include "rpc_fixture.h"
 
 #define TIMEOUT_MS 60000u
@@ -553,6 +555,55 @@ static void wakes_end_a_poll(void) {
     dkv_rpc_loop_del(loop);
 }
 
+typedef struct shared_loop {
+    pthread_mutex_t lock;
+    bool stop;
+} shared_loop;
+
+static void *poll_under_lock(void *arg) {
+    shared_loop *shared = arg;
+    pthread_mutex_lock(&shared->lock);
+    while (!shared->stop) dkv_rpc_loop_poll(loop, INT64_MAX, 16);
+    pthread_mutex_unlock(&shared->lock);
+    return NULL;
+}
+
+/* With a lock set, others may use a loop while one thread waits in its poll. */
+static void a_waiting_poll_lets_its_lock_go(void) {
+    static shared_loop shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    static answer a;
+    a = (answer){0};
+    shared.stop = false;
+    server *s = server_start();
+    client_open(s->port);
+    dkv_rpc_loop_set_lock(loop, &shared.lock);
+    pthread_t poller;
+    CHECK(pthread_create(&poller, NULL, poll_under_lock, &shared) == 0);
+    for (unsigned i = 0; i < 1000; i++) {
+        unsigned calls = i;
+        pthread_mutex_lock(&shared.lock);
+        CHECK(dkv_rpc_unary(channel, UNARY, dkv_slice_of("e"), TIMEOUT_MS, keep_answer, &a) == 0);
+        while (calls == i) {
+            pthread_mutex_unlock(&shared.lock);
+            sched_yield();
+            pthread_mutex_lock(&shared.lock);
+            calls = a.calls;
+        }
+        pthread_mutex_unlock(&shared.lock);
+        CHECK(calls == i + 1 && a.err == DKV_OK);
+    }
+    pthread_mutex_lock(&shared.lock);
+    shared.stop = true;
+    dkv_rpc_loop_wake(loop);
+    pthread_mutex_unlock(&shared.lock);
+    pthread_join(poller, NULL);
+    dkv_buf_free(&a.bytes);
+    dkv_rpc_loop_set_lock(loop, NULL);
+    client_close();
+    server_stop(s);
+    server_del(s);
+}
+
 /* A poll of an idle loop ends by its time limit. */
 static void polls_time_out(void) {
     CHECK(dkv_rpc_loop_new(&loop) == DKV_OK);
@@ -606,6 +657,7 @@ static const check_test tests[] = {
     CHECK_TEST(a_port_is_bound_once),
     CHECK_TEST(refused_connections_fail_fast),
     CHECK_TEST(wakes_end_a_poll),
+    CHECK_TEST(a_waiting_poll_lets_its_lock_go),
     CHECK_TEST(polls_time_out),
     CHECK_TEST(loops_come_and_go),
 };

@@ -6,6 +6,7 @@
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
+#include <grpc/slice_buffer.h>
 #include <grpc/support/time.h>
 #include <signal.h>
 #include <spawn.h>
@@ -326,22 +327,30 @@ static void strange_clients_are_harmless(void) {
 
 /* ---- gRPC clients other than dkv's ---- */
 
-/* Sends one message of `len` bytes (none if SIZE_MAX), half-closes, takes what comes back, and
- * returns the status. */
-static grpc_status_code foreign_call(uint16_t port, const char *method, size_t len, size_t *got) {
+/* Sends one message of `len` bytes `times` over (none if 0), half-closes, takes what comes back,
+ * and returns the status. */
+static grpc_status_code foreign_call(uint16_t port, const char *method, size_t len, size_t times,
+                                     size_t *got) {
     grpc_init();
     char address[32];
     snprintf(address, sizeof address, "127.0.0.1:%u", port);
+    grpc_arg any_length = {.type = GRPC_ARG_INTEGER,
+                           .key = (char *)GRPC_ARG_MAX_SEND_MESSAGE_LENGTH,
+                           .value.integer = -1};
+    grpc_channel_args args = {1, &any_length};
     grpc_completion_queue *queue = grpc_completion_queue_create_for_next(NULL);
     grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-    grpc_channel *to = grpc_channel_create(address, credentials, NULL);
+    grpc_channel *to = grpc_channel_create(address, credentials, &args);
     grpc_channel_credentials_release(credentials);
     grpc_call *call = grpc_channel_create_call(to, NULL, GRPC_PROPAGATE_DEFAULTS, queue,
                                                grpc_slice_from_static_string(method), NULL,
                                                gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
-    grpc_slice bytes = grpc_slice_malloc(len == SIZE_MAX ? 0 : len);
+    grpc_slice bytes = grpc_slice_malloc(len);
     memset(GRPC_SLICE_START_PTR(bytes), 0, GRPC_SLICE_LENGTH(bytes));
     grpc_byte_buffer *sent = grpc_raw_byte_buffer_create(&bytes, 1);
+    for (size_t i = 1; i < times; i++) {
+        grpc_slice_buffer_add(&sent->data.raw.slice_buffer, grpc_slice_ref(bytes));
+    }
     grpc_byte_buffer *received = NULL;
     grpc_metadata_array initial;
     grpc_metadata_array trailing;
@@ -361,7 +370,7 @@ static grpc_status_code foreign_call(uint16_t port, const char *method, size_t l
                                         .status_details = &text}},
         {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = sent},
     };
-    grpc_call_start_batch(call, ops, len == SIZE_MAX ? 5 : 6, call, NULL);
+    grpc_call_start_batch(call, ops, times ? 6 : 5, call, NULL);
     grpc_completion_queue_next(queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
     *got = received ? grpc_byte_buffer_length(received) : 0;
     grpc_slice_unref(bytes);
@@ -383,14 +392,25 @@ static grpc_status_code foreign_call(uint16_t port, const char *method, size_t l
 static void foreign_clients_are_served(void) {
     server *s = server_start();
     size_t got;
-    CHECK(foreign_call(s->port, UNARY, 1000, &got) == GRPC_STATUS_OK && got == 1000);
-    CHECK(foreign_call(s->port, ECHO_STREAM, ITEM_HEAD, &got) == GRPC_STATUS_OK);
+    CHECK(foreign_call(s->port, UNARY, 1000, 1, &got) == GRPC_STATUS_OK && got == 1000);
+    CHECK(foreign_call(s->port, ECHO_STREAM, ITEM_HEAD, 1, &got) == GRPC_STATUS_OK);
     CHECK(got == ITEM_HEAD);
-    CHECK(foreign_call(s->port, ECHO_STREAM, SIZE_MAX, &got) == GRPC_STATUS_OK && got == 0);
-    CHECK(foreign_call(s->port, UNARY, SIZE_MAX, &got) == GRPC_STATUS_INVALID_ARGUMENT);
-    CHECK(foreign_call(s->port, UNARY, 4000000, &got) == GRPC_STATUS_INVALID_ARGUMENT);
-    CHECK(foreign_call(s->port, ECHO_STREAM, 4000000, &got) == GRPC_STATUS_INVALID_ARGUMENT);
-    CHECK(foreign_call(s->port, "/t/Nowhere", 10, &got) == GRPC_STATUS_UNIMPLEMENTED);
+    CHECK(foreign_call(s->port, ECHO_STREAM, 0, 0, &got) == GRPC_STATUS_OK && got == 0);
+    CHECK(foreign_call(s->port, UNARY, 0, 0, &got) == GRPC_STATUS_INVALID_ARGUMENT);
+    CHECK(foreign_call(s->port, UNARY, 4000000, 1, &got) == GRPC_STATUS_INVALID_ARGUMENT);
+    CHECK(foreign_call(s->port, ECHO_STREAM, 4000000, 1, &got) == GRPC_STATUS_INVALID_ARGUMENT);
+    CHECK(foreign_call(s->port, "/t/Nowhere", 10, 1, &got) == GRPC_STATUS_UNIMPLEMENTED);
+    server_stop(s);
+    server_del(s);
+}
+
+/* A message above the server's memory is stopped half-way; others are served on. */
+static void giant_messages_are_stopped(void) {
+    server *s = server_start();
+    size_t got;
+    size_t times = DKV_RPC_MEMORY_MAX / 1000000 + 100;
+    CHECK(foreign_call(s->port, UNARY, 1000000, times, &got) == GRPC_STATUS_RESOURCE_EXHAUSTED);
+    CHECK(foreign_call(s->port, UNARY, 1000, 1, &got) == GRPC_STATUS_OK && got == 1000);
     server_stop(s);
     server_del(s);
 }
@@ -399,7 +419,7 @@ static const check_test tests[] = {
     CHECK_TEST(a_killed_server_is_unavailable),  CHECK_TEST(a_killed_client_is_noticed),
     CHECK_TEST(a_frozen_server_loses_nothing),   CHECK_TEST(frozen_peers_do_not_hold_us_up),
     CHECK_TEST(strange_servers_are_unavailable), CHECK_TEST(strange_clients_are_harmless),
-    CHECK_TEST(foreign_clients_are_served),
+    CHECK_TEST(foreign_clients_are_served),      CHECK_TEST(giant_messages_are_stopped),
 };
 
 int main(int argc, char **argv) {
