@@ -223,7 +223,11 @@ static uint64_t written_position(const dkv_append *append) {
 bool dkv_append_next_decided(dkv_append *append, uint64_t *cookie, int *err) {
     if (append->waiters_len == 0) return false;
     const dkv_waiter *oldest = &append->waiters[append->waiters_first];
+#ifdef DKV_PLANT_CONFIRM_BEFORE_SYNC
+    bool durable = oldest->position <= written_position(append);
+#else
     bool durable = oldest->position <= append->durable;
+#endif
     bool refused = append->full && oldest->position <= append->refused &&
                    oldest->position > written_position(append);
     if (!durable && !refused) return false;
