@@ -196,7 +196,9 @@ static int copy_value(dkv_slice from, dkv_client_op *op) {
 }
 
 static void copy_detail(dkv_slice from, dkv_client_op *op) {
-    snprintf(op->detail, sizeof op->detail, "%.*s", (int)from.len, (const char *)from.data);
+    size_t len = from.len < sizeof op->detail ? from.len : sizeof op->detail - 1;
+    if (len) memcpy(op->detail, from.data, len);
+    op->detail[len] = 0;
 }
 
 void dkv_client_flight_answer(dkv_client *client, attempt *a, const dkv_reply *reply) {

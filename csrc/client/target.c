@@ -230,6 +230,7 @@ static uint32_t left_ms(const flight *f, int64_t now_ns) {
 static int encode(dkv_client *client, const attempt *a, int64_t now_ns) {
     dkv_request request = a->flight->op->request;
     request.timeout_ms = left_ms(a->flight, now_ns);
+    request.failover = request.op == DKV_OP_GET && a != a->flight->attempts;
     if (dkv_version_cmp(request.last_seen, client->last_seen) < 0) {
         request.last_seen = client->last_seen;
     }

@@ -56,6 +56,7 @@ static void fill_get(const dkv_request *from, dkv_wire_request *to) {
     to->get.key = dkv_wire_fill_bytes(from->key);
     to->get.level = (Dkv__V1__Level)from->level;
     to->get.timeout_ms = from->timeout_ms;
+    to->get.failover = from->failover;
     to->request.body_case = DKV__V1__REQUEST__BODY_GET;
     to->request.get = &to->get;
 }
@@ -98,6 +99,7 @@ void dkv_wire_read_body(const ProtobufCMessage *body, dkv_op op, dkv_request *ou
         const Dkv__V1__GetRequest *get = (const Dkv__V1__GetRequest *)body;
         out->level = (dkv_level)get->level;
         out->timeout_ms = get->timeout_ms;
+        out->failover = get->failover != 0;
         out->key = dkv_wire_read_bytes(get->key);
         break;
     }

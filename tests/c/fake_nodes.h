@@ -42,6 +42,7 @@ typedef struct fake_node {
     atomic_int outcome;
     atomic_uint reads;
     atomic_uint writes;
+    atomic_uint failovers;   /* reads that said that a replica before was passed over */
     atomic_uint sessions;    /* opened so far */
     atomic_uint on_second;   /* requests that came on another session than the pair's first */
     atomic_ullong last_seen; /* hlc in the latest write */
@@ -142,6 +143,7 @@ static inline void fake_on_request(void *user, uint64_t id, const dkv_request *r
     fake_node *node = session->node;
     if (request->op == DKV_OP_GET) {
         atomic_fetch_add(&node->reads, 1);
+        atomic_fetch_add(&node->failovers, request->failover);
     } else {
         atomic_store(&node->last_seen, request->last_seen.hlc);
         atomic_fetch_add(&node->writes, 1);

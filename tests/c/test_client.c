@@ -187,12 +187,14 @@ static void bad_seeds_are_refused(void) {
 
 /* ---- reads that meet trouble ---------------------------------------------------------------- */
 
-/* A silent owner costs a read the hedge delay, not its deadline. */
+/* A silent owner costs a read the hedge delay, not its deadline; the replica that is asked instead
+ * is told so, lest it ask the owner first. */
 static void a_silent_owner_is_passed_over(void) {
     begin();
     set_mood(replica_of("a", 0), SILENT);
     dkv_client_op read = get("a");
     CHECK(is_from(&read, replica_of("a", 1)));
+    CHECK(fakes[replica_of("a", 0)].failovers == 0 && fakes[replica_of("a", 1)].failovers == 1);
     end();
 }
 

@@ -75,6 +75,7 @@ static dkv_request any_request(void) {
     };
     if (request.op == DKV_OP_PUT) request.value = any_value();
     if (request.op != DKV_OP_GET && below(2)) request.last_seen = any_version();
+    if (request.op == DKV_OP_GET) request.failover = below(2) == 1;
     return request;
 }
 
@@ -159,8 +160,8 @@ static bool same_record(const dkv_record *a, const dkv_record *b) {
 
 static bool same_request(const dkv_request *a, const dkv_request *b) {
     return a->op == b->op && a->level == b->level && a->timeout_ms == b->timeout_ms &&
-           same_version(a->last_seen, b->last_seen) && dkv_slice_eq(a->key, b->key) &&
-           dkv_slice_eq(a->value, b->value);
+           same_version(a->last_seen, b->last_seen) && a->failover == b->failover &&
+           dkv_slice_eq(a->key, b->key) && dkv_slice_eq(a->value, b->value);
 }
 
 static bool same_names(const dkv_node_names *a, const dkv_node_names *b) {
