@@ -33,7 +33,7 @@ def test_a_value_comes_back_byte_for_byte(client3: dkv.Client, value: bytes) -> 
 )
 def test_a_value_may_be_text_or_any_contiguous_buffer(client3: dkv.Client, value: object) -> None:
     client3.put("buffer", value)  # type: ignore[arg-type]
-    expected = value.encode() if isinstance(value, str) else bytes(value)  # type: ignore[call-overload]
+    expected = value.encode() if isinstance(value, str) else bytes(value)
     assert client3.get("buffer") == expected
 
 
