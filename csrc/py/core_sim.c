@@ -3,6 +3,7 @@
  *
  * The GIL is given up while the world runs. A world belongs to one thread at a time: a second one
  * that calls meanwhile gets a RuntimeError. */
+#define PY_SSIZE_T_CLEAN /* lengths of `y#` in Py_BuildValue */
 #include "py/core_module.h"
 
 #include <stdbool.h>
@@ -381,15 +382,29 @@ static PyObject *world_counts(PyObject *object, PyObject *unused) {
         (unsigned long long)dkv_world_trace(world)->hash);
 }
 
-static PyObject *world_nodes(PyObject *object, PyObject *unused) {
-    (void)unused;
-    const dkv_cluster_map *map = map_of((world_object *)object);
-    PyObject *tuple = PyTuple_New(map->n_members);
-    for (uint16_t i = 0; tuple && i < map->n_members; i++) {
-        PyObject *id = PyUnicode_FromString(map->members[i].id);
-        if (!id || PyTuple_SetItem(tuple, i, id)) Py_CLEAR(tuple);
+static PyObject *indices_new(const dkv_member *member) {
+    if (!member->token_indices) return Py_NewRef(Py_None);
+    PyObject *tuple = PyTuple_New(member->n_token_indices);
+    for (uint32_t i = 0; tuple && i < member->n_token_indices; i++) {
+        PyObject *index = PyLong_FromUnsignedLong(member->token_indices[i]);
+        if (!index || PyTuple_SetItem(tuple, i, index)) Py_CLEAR(tuple);
     }
     return tuple;
+}
+
+/* (replication, members), the members as World takes them */
+static PyObject *world_map(PyObject *object, PyObject *unused) {
+    (void)unused;
+    const dkv_cluster_map *map = map_of((world_object *)object);
+    PyObject *members = PyTuple_New(map->n_members);
+    for (uint16_t i = 0; members && i < map->n_members; i++) {
+        const dkv_member *member = &map->members[i];
+        PyObject *row =
+            Py_BuildValue("(sssssiN)", member->id, member->address, member->host, member->zone,
+                          member->token_name, (int)member->weight, indices_new(member));
+        if (!row || PyTuple_SetItem(members, i, row)) Py_CLEAR(members);
+    }
+    return members ? Py_BuildValue("(iN)", (int)map->replication, members) : NULL;
 }
 
 /* ---- campaigns ---- */
@@ -471,7 +486,7 @@ static PyMethodDef world_methods[] = {
     {"holding", world_holding, METH_O, "The version that each node holds of a key."},
     {"trace", world_trace, METH_O, "The trace from an entry on."},
     {"counts", world_counts, METH_NOARGS, "(now, ops, messages, events, trace hash)"},
-    {"nodes", world_nodes, METH_NOARGS, "The ids of all nodes."},
+    {"map", world_map, METH_NOARGS, "(replication, members)"},
     {"campaign", world_campaign, METH_VARARGS | METH_CLASS, "(report, world) of one campaign."},
     {0},
 };
