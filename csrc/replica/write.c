@@ -105,8 +105,7 @@ static void hold(dkv_replica *replica, const dkv_moment *at, write_request *w) {
 }
 
 static bool may_wait(const dkv_replica *replica, const dkv_moment *at, const write_request *w) {
-    return at->now_ns < w->r.deadline_ns &&
-           at->now_ns - w->begun_ns < dkv_ns_of_ms(replica->options.timing.connect_ms);
+    return at->now_ns - w->begun_ns < dkv_ns_of_ms(replica->options.timing.connect_ms);
 }
 
 /* ---- forwarding, where this node holds no replica ---- */
@@ -227,9 +226,12 @@ static void coordinate(dkv_replica *replica, const dkv_moment *at, write_request
     }
 }
 
-/* Begins, or tries once more after waiting. */
+/* Begins, or tries once more after waiting. A process that was paused may come too late for it. */
 static void attempt(dkv_replica *replica, const dkv_moment *at, write_request *w) {
-    if (w->r.mine < 0) {
+    if (at->now_ns >= w->r.deadline_ns) {
+        refuse(replica, at, w, DKV_ERR_DEADLINE,
+               "the deadline passed before the replicas could be reached; nothing was written");
+    } else if (w->r.mine < 0) {
         forward(replica, at, w);
     } else {
         coordinate(replica, at, w);
@@ -278,9 +280,6 @@ void dkv_write_peer_changed(dkv_replica *replica, const dkv_moment *at, write_re
 void dkv_write_timer(dkv_replica *replica, const dkv_moment *at, write_request *w) {
     if (w->sent) {
         unknown(replica, at, w, DKV_ERR_DEADLINE);
-    } else if (at->now_ns >= w->r.deadline_ns) {
-        refuse(replica, at, w, DKV_ERR_DEADLINE,
-               "the deadline passed before the replicas could be reached; nothing was written");
     } else {
         attempt(replica, at, w);
     }
