@@ -187,9 +187,10 @@ static bool run_disk(dkv_host *host) {
 /* Returns true if the next round must not wait. */
 static bool run_round(dkv_host *host, int64_t until_ns) {
     dkv_rpc_loop_poll(host->loop, until_ns, COMPLETIONS_MAX);
-    bool more = run_disk(host);
-    if (!host->failure) dkv_pairs_flush(host);
-    return more;
+    bool jobs_left = run_disk(host);
+    if (host->failure) return false;
+    dkv_pairs_flush(host);
+    return dkv_pairs_take(host) || jobs_left;
 }
 
 static int64_t min(int64_t a, int64_t b) {
@@ -210,7 +211,7 @@ static bool stop_was_asked(const dkv_host *host) {
 }
 
 static bool is_idle(const dkv_host *host) {
-    return dkv_node_idle(host->node) && host->jobs_out == 0;
+    return dkv_node_idle(host->node) && host->jobs_out == 0 && !host->waiting;
 }
 
 static bool is_silent(const dkv_host *host) {
@@ -271,8 +272,9 @@ void dkv_host_del(dkv_host *host) {
     dkv_disk_del(host->disk); /* its threads wake the loop */
     dkv_rpc_server_del(host->server);
     dkv_rpc_loop_del(host->loop); /* calls what callbacks are left */
-    dkv_pairs_flush(host);        /* drops what waited for them */
-    dkv_node_del(host->node);     /* owns the memory of disk jobs */
+    dkv_pairs_flush(host);        /* these two drop what waited for them */
+    dkv_pairs_take(host);
+    dkv_node_del(host->node); /* owns the memory of disk jobs */
     dkv_map_free(&host->link_lanes);
     dkv_map_free(&host->session_lanes);
     dkv_buf_free(&host->scratch);

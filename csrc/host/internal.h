@@ -1,6 +1,7 @@
 /* What the files of this folder share: host.c (beginning, loop and end), effects.c (what the node
- * wants done), pairs.c (streams in pairs), links.c (other nodes), sessions.c (clients' streams),
- * calls.c (unary calls), address.c. All of it belongs to the owner thread. */
+ * wants done), pairs.c (streams in pairs), intake.c (how fast they are read), links.c (other
+ * nodes), sessions.c (clients' streams), calls.c (unary calls), address.c. All of it belongs to the
+ * owner thread. */
 #ifndef DKV_HOST_INTERNAL_H
 #define DKV_HOST_INTERNAL_H
 
@@ -14,29 +15,39 @@
 
 /* ---- pairs of streams ---- */
 
+typedef struct dkv_pair dkv_pair;
+
+/* Takes the items of a batch that came in. An error ends the pair. */
+typedef int (*dkv_pair_take)(dkv_pair *pair, dkv_slice batch);
+
 /* One stream, or two that belong together: the small lane, and for items of more than
  * DKV_WIRE_LARGE bytes the large lane, so that these do not hold the others up. A link to or from a
  * node and a client's session each begin with a pair. */
-typedef struct dkv_pair {
+struct dkv_pair {
     dkv_host *host;
+    dkv_pair_take take;
     dkv_rpc_stream *small; /* NULL: closed */
     dkv_rpc_stream *large; /* NULL: not opened, or closed */
     uint64_t lane;         /* the number that both lanes announce; 0: none */
     unsigned refs;         /* lanes, lists, and requests without an answer */
-    unsigned unanswered;   /* requests that came from here */
+    unsigned unanswered;   /* requests of clients that came from here */
+    size_t expected_len;   /* of the next item to be sent: the recent ones were no larger */
+    bool is_session;       /* a client's */
     bool begun;            /* its first message has been looked at */
     bool ended;            /* a lane has closed or was failed: nothing goes in or out */
     bool dirty;            /* in host->dirty */
-    bool paused;           /* in host->paused */
-    struct dkv_pair *next; /* in host->pairs */
-    struct dkv_pair *prev;
-    struct dkv_pair *next_dirty;
-    struct dkv_pair *next_paused;
-} dkv_pair;
+    bool waiting;          /* in host->waiting: something is held, and nothing more is read */
+    dkv_buf held;          /* came in, not yet taken from held_at on */
+    size_t held_at;
+    dkv_pair *next; /* in host->pairs */
+    dkv_pair *prev;
+    dkv_pair *next_dirty;
+    dkv_pair *next_waiting;
+};
 
 /* Makes a pair, embedded at the beginning of `size` bytes, whose small lane is `stream` (may be
  * NULL at first). NULL without memory. */
-dkv_pair *dkv_pair_new(dkv_host *host, size_t size, dkv_rpc_stream *stream);
+dkv_pair *dkv_pair_new(dkv_host *host, size_t size, dkv_pair_take take, dkv_rpc_stream *stream);
 
 void dkv_pair_hold(dkv_pair *pair);
 
@@ -59,15 +70,22 @@ void dkv_pair_fail(dkv_pair *pair, int err, const char *detail);
  * releases the lane's hold. */
 bool dkv_pair_lane_closed(dkv_pair *pair, dkv_rpc_stream *stream);
 
-/* Stops reading from a pair that has too much in hand. Not for links that this node opened: two
- * nodes that both waited for the other to read first would wait for ever. */
-void dkv_pair_limit(dkv_pair *pair);
+/* Bytes queued on both lanes. */
+size_t dkv_pair_backlog(const dkv_pair *pair);
 
-/* Sends what was queued, and goes on reading where there is room again. */
+/* Sends what was queued. */
 void dkv_pairs_flush(dkv_host *host);
 
 /* Ends all pairs in order: what was queued is still sent. */
 void dkv_pairs_finish(dkv_host *host);
+
+/* ---- intake.c ---- */
+
+/* A message came in: takes its items now, or holds them until there is room. */
+void dkv_pair_receive(dkv_pair *pair, dkv_slice bytes);
+
+/* Takes of what is held what there is room for. Returns true if something was taken. */
+bool dkv_pairs_take(dkv_host *host);
 
 /* ---- requests under way ---- */
 
@@ -76,6 +94,7 @@ typedef struct dkv_waiter {
     dkv_pair *session;  /* NULL: a unary call */
     dkv_rpc_call *call; /* NULL: a session's request, or a free slot */
     uint64_t id;        /* the client's; in a free slot the index of the next one */
+    size_t len_bytes;   /* of the request */
     dkv_op op;
 } dkv_waiter;
 
@@ -102,7 +121,7 @@ struct dkv_host {
 
     dkv_pair *pairs; /* all of them */
     dkv_pair *dirty;
-    dkv_pair *paused;
+    dkv_pair *waiting;
     dkv_buf scratch; /* where items are encoded */
 
     dkv_map links; /* dkv_link to its pair */
@@ -113,6 +132,7 @@ struct dkv_host {
     dkv_waiter *waiters; /* a request's handle is its index + 1 */
     size_t n_waiters;
     size_t free_waiter; /* index of the first free one; n_waiters: none */
+    size_t request_bytes;
 
     atomic_bool stop_asked;
     bool stopping; /* no new requests are taken */
@@ -159,6 +179,9 @@ void dkv_links_end(dkv_host *host);
 
 void *dkv_session_accept(void *user, dkv_rpc_stream *stream);
 extern const dkv_rpc_stream_events dkv_session_events;
+
+/* All that was held of this session has been taken. */
+void dkv_session_caught_up(dkv_pair *pair);
 
 /* A request came in; its reply will go to `waiter`. Handed to the node, or answered at once if this
  * host takes no more. */

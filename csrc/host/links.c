@@ -63,9 +63,8 @@ static void each_message(void *user, const dkv_message *message) {
                   (dkv_event){.kind = DKV_EVENT_MESSAGE, .message = {link->id, message}});
 }
 
-static void take_messages(peer_link *link, dkv_slice bytes) {
-    int err = dkv_wire_each_message(bytes, each_message, link);
-    if (err) dkv_pair_fail(&link->pair, err, "what this node sent could not be understood");
+static int take_messages(dkv_pair *pair, dkv_slice batch) {
+    return dkv_wire_each_message(batch, each_message, link_of(pair));
 }
 
 static void on_closed(void *user, dkv_rpc_stream *stream, int err, const char *detail) {
@@ -96,7 +95,8 @@ static void on_message_opened(void *user, dkv_rpc_stream *stream, dkv_slice byte
     peer_link *link = user;
     (void)stream;
     dkv_host_refresh_clock(link->pair.host);
-    take_messages(link, bytes);
+    int err = take_messages(&link->pair, bytes);
+    if (err) dkv_pair_fail(&link->pair, err, "what the other node sent could not be understood");
     if (wants_large_lane(link, bytes.len)) open_large_lane(link);
 }
 
@@ -118,7 +118,7 @@ static int open_link(dkv_host *host, uint16_t peer, peer_link *link) {
 void dkv_host_connect(void *user, uint16_t peer, dkv_link id) {
     dkv_host *host = user;
     if (host->closing) return;
-    peer_link *link = link_of(dkv_pair_new(host, sizeof *link, NULL));
+    peer_link *link = link_of(dkv_pair_new(host, sizeof *link, take_messages, NULL));
     int err = DKV_ERR_NO_MEMORY;
     if (link) {
         link->id = id;
@@ -137,7 +137,7 @@ void dkv_host_connect(void *user, uint16_t peer, dkv_link id) {
 
 void *dkv_link_accept(void *user, dkv_rpc_stream *stream) {
     dkv_host *host = user;
-    dkv_pair *pair = dkv_pair_new(host, sizeof(peer_link), stream);
+    dkv_pair *pair = dkv_pair_new(host, sizeof(peer_link), take_messages, stream);
     if (!pair) dkv_rpc_stream_cancel(stream);
     return pair;
 }
@@ -168,8 +168,7 @@ static void on_message_accepted(void *user, dkv_rpc_stream *stream, dkv_slice by
     dkv_host_refresh_clock(link->pair.host);
     link = begin_link(link, stream, bytes);
     if (!link) return;
-    take_messages(link, bytes);
-    dkv_pair_limit(&link->pair);
+    dkv_pair_receive(&link->pair, bytes);
 }
 
 const dkv_rpc_stream_events dkv_link_accepted_events = {

@@ -4,17 +4,15 @@
 #include "base/err.h"
 #include "host/internal.h"
 
-/* A pair is not read from while one of these is exceeded, and read from again at half of it. */
-#define UNANSWERED_MAX 4096u
-#define BACKLOG_MAX 4194304u /* bytes waiting to be sent on both lanes */
-
-dkv_pair *dkv_pair_new(dkv_host *host, size_t size, dkv_rpc_stream *stream) {
+dkv_pair *dkv_pair_new(dkv_host *host, size_t size, dkv_pair_take take, dkv_rpc_stream *stream) {
     assert(size >= sizeof(dkv_pair));
     dkv_pair *pair = calloc(1, size);
     if (!pair) return NULL;
     pair->host = host;
     pair->small = stream;
+    pair->take = take;
     pair->refs = 1;
+    pair->expected_len = DKV_VALUE_MAX;
     pair->next = host->pairs;
     if (pair->next) pair->next->prev = pair;
     host->pairs = pair;
@@ -34,6 +32,7 @@ void dkv_pair_release(dkv_pair *pair) {
     } else {
         pair->host->pairs = pair->next;
     }
+    dkv_buf_free(&pair->held);
     free(pair);
 }
 
@@ -47,7 +46,7 @@ static dkv_pair *join(dkv_pair *known, dkv_pair *fresh, dkv_rpc_stream *stream) 
     known->large = stream;
     dkv_pair_hold(known);
     dkv_rpc_stream_set_user(stream, known);
-    if (known->paused) dkv_rpc_stream_pause(stream, true);
+    if (known->waiting) dkv_rpc_stream_pause(stream, true);
     dkv_pair_release(fresh);
     return known;
 }
@@ -80,7 +79,16 @@ bool dkv_pair_lane_closed(dkv_pair *pair, dkv_rpc_stream *stream) {
 
 /* ---- sending ---- */
 
+size_t dkv_pair_backlog(const dkv_pair *pair) {
+    size_t backlog = 0;
+    if (pair->small) backlog += dkv_rpc_stream_backlog(pair->small);
+    if (pair->large) backlog += dkv_rpc_stream_backlog(pair->large);
+    return backlog;
+}
+
 void dkv_pair_send(dkv_pair *pair, dkv_buf *item) {
+    pair->expected_len -= pair->expected_len / 8;
+    if (pair->expected_len < item->len) pair->expected_len = item->len;
     bool is_large = item->len > DKV_WIRE_LARGE;
     dkv_rpc_stream *stream = is_large && pair->large ? pair->large : pair->small;
     if (pair->ended || !stream) return;
@@ -97,7 +105,7 @@ void dkv_pair_send(dkv_pair *pair, dkv_buf *item) {
     pair->host->dirty = pair;
 }
 
-static void flush_dirty(dkv_host *host) {
+void dkv_pairs_flush(dkv_host *host) {
     while (host->dirty) {
         dkv_pair *pair = host->dirty;
         host->dirty = pair->next_dirty;
@@ -106,48 +114,6 @@ static void flush_dirty(dkv_host *host) {
         if (pair->large) dkv_rpc_stream_flush(pair->large);
         dkv_pair_release(pair);
     }
-}
-
-/* ---- reading no faster than answering ---- */
-
-static bool is_above(const dkv_pair *pair, unsigned fraction) {
-    size_t backlog = 0;
-    if (pair->small) backlog += dkv_rpc_stream_backlog(pair->small);
-    if (pair->large) backlog += dkv_rpc_stream_backlog(pair->large);
-    return pair->unanswered > UNANSWERED_MAX / fraction || backlog > BACKLOG_MAX / fraction;
-}
-
-static void set_paused(dkv_pair *pair, bool paused) {
-    pair->paused = paused;
-    if (pair->small) dkv_rpc_stream_pause(pair->small, paused);
-    if (pair->large) dkv_rpc_stream_pause(pair->large, paused);
-}
-
-void dkv_pair_limit(dkv_pair *pair) {
-    if (pair->paused || pair->ended || !is_above(pair, 1)) return;
-    set_paused(pair, true);
-    dkv_pair_hold(pair);
-    pair->next_paused = pair->host->paused;
-    pair->host->paused = pair;
-}
-
-static void resume_paused(dkv_host *host) {
-    dkv_pair **at = &host->paused;
-    while (*at) {
-        dkv_pair *pair = *at;
-        if (!pair->ended && is_above(pair, 2)) {
-            at = &pair->next_paused;
-            continue;
-        }
-        *at = pair->next_paused;
-        set_paused(pair, false);
-        dkv_pair_release(pair);
-    }
-}
-
-void dkv_pairs_flush(dkv_host *host) {
-    flush_dirty(host);
-    resume_paused(host);
 }
 
 void dkv_pairs_finish(dkv_host *host) {

@@ -11,9 +11,15 @@ typedef struct session {
     bool finishing; /* the client sends nothing more: the stream ends with the last answer */
 } session;
 
+static session *session_of(dkv_pair *pair) {
+    return (session *)(void *)pair;
+}
+
 /* ---- requests under way ---- */
 
 #define WAITERS_FIRST 256u
+#define REQUEST_BYTES_MAX 67108864u /* keys and values under way; sessions stop at half of it */
+#define UNSENT_MAX 50331648u        /* bytes that may wait for one client, an answer included */
 
 static bool grow_waiters(dkv_host *host) {
     size_t n = host->n_waiters ? 2 * host->n_waiters : WAITERS_FIRST;
@@ -32,6 +38,7 @@ static uint64_t add_waiter(dkv_host *host, dkv_waiter waiter) {
     size_t at = host->free_waiter;
     host->free_waiter = (size_t)host->waiters[at].id;
     host->waiters[at] = waiter;
+    host->request_bytes += waiter.len_bytes;
     return at + 1;
 }
 
@@ -40,27 +47,41 @@ static dkv_waiter take_waiter(dkv_host *host, uint64_t handle) {
     dkv_waiter waiter = host->waiters[at];
     host->waiters[at] = (dkv_waiter){.id = host->free_waiter};
     host->free_waiter = at;
+    host->request_bytes -= waiter.len_bytes;
     return waiter;
 }
 
 /* ---- answering ---- */
 
+#define SLOW_TEXT "the client reads its answers too slowly; try again later"
+
 static void finish_if_answered(session *s) {
-    if (!s->finishing || s->pair.unanswered) return;
+    if (!s->finishing || s->pair.unanswered || s->pair.waiting) return;
     if (s->pair.small) dkv_rpc_stream_finish(s->pair.small);
     if (s->pair.large) dkv_rpc_stream_finish(s->pair.large);
+}
+
+/* Encodes the reply into scratch. A value that the client has no room for is left out. */
+static int put_reply(dkv_host *host, const dkv_waiter *waiter, const dkv_reply *reply) {
+    static const dkv_reply too_slow = {
+        .err = DKV_ERR_BUSY,
+        .detail = {(const uint8_t *)SLOW_TEXT, sizeof SLOW_TEXT - 1},
+    };
+    bool fits = dkv_pair_backlog(waiter->session) + reply->value.len <= UNSENT_MAX;
+    return dkv_wire_put_reply(&host->scratch, waiter->id, waiter->op, fits ? reply : &too_slow);
 }
 
 static void answer_session(dkv_host *host, const dkv_waiter *waiter, const dkv_reply *reply) {
     dkv_pair *pair = waiter->session;
     host->scratch.len = 0;
-    if (dkv_wire_put_reply(&host->scratch, waiter->id, waiter->op, reply) == DKV_OK) {
-        dkv_pair_send(pair, &host->scratch);
+    int err = put_reply(host, waiter, reply);
+    if (err) {
+        dkv_pair_fail(pair, err, dkv_err_sentence(err));
     } else {
-        dkv_pair_fail(pair, DKV_ERR_NO_MEMORY, dkv_err_sentence(DKV_ERR_NO_MEMORY));
+        dkv_pair_send(pair, &host->scratch);
     }
     pair->unanswered--;
-    finish_if_answered((session *)(void *)pair);
+    finish_if_answered(session_of(pair));
     dkv_pair_release(pair);
 }
 
@@ -90,7 +111,9 @@ void dkv_host_request(dkv_host *host, dkv_waiter waiter, const dkv_request *requ
         refuse(host, &waiter, DKV_ERR_UNAVAILABLE, "the node is stopping");
         return;
     }
-    uint64_t handle = add_waiter(host, waiter);
+    waiter.len_bytes = request->key.len + request->value.len;
+    bool is_full = host->request_bytes + waiter.len_bytes > REQUEST_BYTES_MAX;
+    uint64_t handle = is_full ? 0 : add_waiter(host, waiter);
     if (!handle) {
         refuse(host, &waiter, DKV_ERR_BUSY, "too many requests are under way in this node");
         return;
@@ -123,6 +146,10 @@ static void each_request(void *user, uint64_t id, const dkv_request *request) {
                      request);
 }
 
+static int take_requests(dkv_pair *pair, dkv_slice batch) {
+    return dkv_wire_each_request(batch, each_request, pair);
+}
+
 static void on_message(void *user, dkv_rpc_stream *stream, dkv_slice bytes) {
     dkv_pair *pair = user;
     if (!pair) return;
@@ -130,9 +157,7 @@ static void on_message(void *user, dkv_rpc_stream *stream, dkv_slice bytes) {
     dkv_host_refresh_clock(host);
     pair = dkv_pair_begin(pair, &host->session_lanes, stream, bytes);
     if (!pair) return;
-    int err = dkv_wire_each_request(bytes, each_request, pair);
-    if (err) dkv_pair_fail(pair, err, "what the client sent could not be understood");
-    dkv_pair_limit(pair);
+    dkv_pair_receive(pair, bytes);
 }
 
 static void on_finished(void *user, dkv_rpc_stream *stream) {
@@ -141,6 +166,10 @@ static void on_finished(void *user, dkv_rpc_stream *stream) {
     if (!s) return;
     s->finishing = true;
     finish_if_answered(s);
+}
+
+void dkv_session_caught_up(dkv_pair *pair) {
+    finish_if_answered(session_of(pair));
 }
 
 static void on_closed(void *user, dkv_rpc_stream *stream, int err, const char *detail) {
@@ -156,8 +185,12 @@ static void on_closed(void *user, dkv_rpc_stream *stream, int err, const char *d
 
 void *dkv_session_accept(void *user, dkv_rpc_stream *stream) {
     dkv_host *host = user;
-    dkv_pair *pair = dkv_pair_new(host, sizeof(session), stream);
-    if (!pair) dkv_rpc_stream_cancel(stream);
+    dkv_pair *pair = dkv_pair_new(host, sizeof(session), take_requests, stream);
+    if (pair) {
+        pair->is_session = true;
+    } else {
+        dkv_rpc_stream_cancel(stream);
+    }
     return pair;
 }
 

@@ -91,6 +91,17 @@ static int next_item(dkv_slice *batch, dkv_slice *item) {
     return 0;
 }
 
+size_t dkv_wire_cut(dkv_slice batch, size_t items) {
+    dkv_slice rest = batch;
+    while (items && rest.len) {
+        uint64_t key;
+        dkv_slice content;
+        if (take_field(&rest, &key, &content)) return batch.len;
+        if (key == ITEM_KEY) items--;
+    }
+    return batch.len - rest.len;
+}
+
 int dkv_wire_put_lane(dkv_buf *out, uint64_t lane) {
     int err = dkv_buf_reserve(out, 9);
     if (err) return err;

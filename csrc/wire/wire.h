@@ -40,6 +40,12 @@ int dkv_wire_put_reply(dkv_buf *out, uint64_t id, dkv_op op, const dkv_reply *re
 int dkv_wire_each_reply(dkv_slice batch,
                         void (*each)(void *user, uint64_t id, const dkv_reply *reply), void *user);
 
+/* ---- batches as bytes ---- */
+
+/* The length of the part of a batch that holds its first `items` items (all of it if there are
+ * fewer, or if it is damaged). Both parts are batches. */
+size_t dkv_wire_cut(dkv_slice batch, size_t items);
+
 /* ---- lanes: MessageBatch.lane and RequestBatch.lane ---- */
 
 #define DKV_WIRE_LARGE 65536u /* items of more bytes travel on a pair's large lane */

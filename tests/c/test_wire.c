@@ -734,6 +734,28 @@ static void memory_is_bounded(void) {
     dkv_buf_free(&body);
 }
 
+/* A batch can be cut between any two items; damage stays with the part that has it. */
+static void batches_are_cut_between_items(void) {
+    throw_dice();
+    for (uint64_t run = 0; run < check_runs; run++) {
+        expected want = {.n = 1 + (size_t)below(ITEMS_MAX)};
+        dkv_buf bytes = {0};
+        size_t ends[ITEMS_MAX + 1] = {0};
+        for (size_t i = 0; i < want.n; i++) {
+            want.messages[i] = any_message(kinds[below(N_KINDS)]);
+            CHECK(dkv_wire_put_message(&bytes, &want.messages[i]) == 0);
+            ends[i + 1] = bytes.len;
+        }
+        dkv_slice batch = dkv_buf_slice(&bytes);
+        for (size_t i = 0; i <= want.n; i++) CHECK(dkv_wire_cut(batch, i) == ends[i]);
+        CHECK(dkv_wire_cut(batch, want.n + 1) == bytes.len);
+        batch.len--;
+        CHECK(dkv_wire_cut(batch, want.n) == batch.len);
+        CHECK(dkv_wire_cut(batch, want.n - 1) == ends[want.n - 1]);
+        dkv_buf_free(&bytes);
+    }
+}
+
 /* ---- newer versions ---- */
 
 /* Fields that this program does not know are passed over, in a batch and in an item. */
@@ -930,6 +952,7 @@ static const check_test tests[] = {
     CHECK_TEST(requests_beyond_limits_are_delivered),
     CHECK_TEST(details_are_cut),
     CHECK_TEST(memory_is_bounded),
+    CHECK_TEST(batches_are_cut_between_items),
     CHECK_TEST(unknown_fields_are_passed_over),
     CHECK_TEST(lanes_are_announced),
     CHECK_TEST(maps_round_trip),

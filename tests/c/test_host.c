@@ -1,0 +1,463 @@
+/* csrc/host: three real nodes with real sockets and files, on threads of this process. */
+#include "admin.pb-c.h"
+#include "host_fixture.h"
+
+static uint8_t large[DKV_VALUE_MAX];
+
+static dkv_slice large_value(size_t len) {
+    for (size_t i = 0; i < sizeof large; i++) large[i] = (uint8_t)(i * 31 + i / 251);
+    return (dkv_slice){large, len};
+}
+
+static dkv_slice field_of_bytes(dkv_buf *out, unsigned number, const char *text) {
+    uint8_t head[] = {(uint8_t)(number << 3 | 2), (uint8_t)strlen(text)};
+    CHECK(dkv_buf_append(out, (dkv_slice){head, 2}) == DKV_OK);
+    CHECK(dkv_buf_append(out, dkv_slice_of(text)) == DKV_OK);
+    return dkv_buf_slice(out);
+}
+
+static bool contains(const dkv_buf *bytes, const char *text) {
+    return bytes->len && memmem(bytes->data, bytes->len, text, strlen(text));
+}
+
+/* ---- unary calls ---- */
+
+/* A put through any node is durable and can be read through every node. */
+static void unary_calls_reach_every_node(void) {
+    cluster *c = start_cluster();
+    dkv_request first = put_of("first", dkv_slice_of("x"));
+    insist(c, 0, &first);
+    for (unsigned i = 0; i < NODES_MAX; i++) {
+        char key[8];
+        snprintf(key, sizeof key, "k%u", i);
+        dkv_buf put = {0};
+        field_of_bytes(&put, 1, key);
+        answer done = call(c, i, "/dkv.v1.KV/Put", field_of_bytes(&put, 2, "the value"));
+        CHECK(done.err == DKV_OK);
+        CHECK(contains(&done.bytes, "n1") && contains(&done.bytes, "n2") &&
+              contains(&done.bytes, "n3"));
+        dkv_buf_free(&done.bytes);
+        for (unsigned k = 0; k < NODES_MAX; k++) {
+            dkv_buf get = {0};
+            answer got = call(c, k, "/dkv.v1.KV/Get", field_of_bytes(&get, 1, key));
+            CHECK(got.err == DKV_OK && contains(&got.bytes, "the value"));
+            dkv_buf_free(&got.bytes);
+            dkv_buf_free(&get);
+        }
+        dkv_buf_free(&put);
+    }
+    end_cluster(c);
+}
+
+/* A unary error carries its code as gRPC's status, and the whole of it in the trailer. */
+static void unary_errors_come_with_their_trailer(void) {
+    cluster *c = start_cluster();
+    dkv_request first = put_of("first", dkv_slice_of("x"));
+    insist(c, 0, &first);
+    answer empty = call(c, 0, "/dkv.v1.KV/Get", (dkv_slice){0});
+    CHECK(empty.err == DKV_ERR_INVALID && strstr(empty.detail, "key"));
+    CHECK(contains(&empty.bytes, "the key is empty"));
+    dkv_buf_free(&empty.bytes);
+    dkv_buf get = {0};
+    answer missing = call(c, 1, "/dkv.v1.KV/Get", field_of_bytes(&get, 1, "nowhere"));
+    CHECK(missing.err == DKV_ERR_NOT_FOUND);
+    dkv_buf_free(&missing.bytes);
+    dkv_buf_free(&get);
+    answer garbage = call(c, 2, "/dkv.v1.KV/Put", dkv_slice_of("\xff\xff\xff"));
+    CHECK(garbage.err == DKV_ERR_INVALID && garbage.bytes.len > 0);
+    dkv_buf_free(&garbage.bytes);
+    end_cluster(c);
+}
+
+/* Map is the map the cluster was started with; Status counts what was done and sees the others. */
+static void map_and_status_tell_of_the_cluster(void) {
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    insist(c, 0, &put);
+    answer map = call(c, 1, "/dkv.v1.KV/Map", (dkv_slice){0});
+    dkv_cluster_map *got = NULL;
+    CHECK(map.err == DKV_OK && dkv_wire_get_map(dkv_buf_slice(&map.bytes), &got) == DKV_OK);
+    CHECK(dkv_cluster_map_digest(got) == dkv_cluster_map_digest(c->map));
+    for (unsigned i = 0; i < NODES_MAX; i++) {
+        CHECK(strcmp(got->members[i].address, c->map->members[i].address) == 0);
+    }
+    dkv_cluster_map_del(got);
+    dkv_buf_free(&map.bytes);
+    answer status = call(c, 0, "/dkv.v1.Admin/Status", (dkv_slice){0});
+    CHECK(status.err == DKV_OK);
+    CHECK(contains(&status.bytes, "test") && contains(&status.bytes, "n1"));
+    CHECK(contains(&status.bytes, c->map->members[2].address));
+    dkv_buf_free(&status.bytes);
+    end_cluster(c);
+}
+
+/* ---- sessions ---- */
+
+/* Thousands of requests on one stream, good and bad ones mixed, are each answered by their id. */
+static void requests_of_a_session_are_answered_by_id(void) {
+    cluster *c = start_cluster();
+    dkv_request first = put_of("first", dkv_slice_of("x"));
+    insist(c, 0, &first);
+    enum { N = 2000 };
+    talk *t = open_talk(c, 0, NULL);
+    char key[16];
+    for (uint64_t id = 0; id < N; id++) {
+        snprintf(key, sizeof key, "key%u", (unsigned)id);
+        dkv_request put = put_of(key, dkv_slice_of(key));
+        if (id % 10 == 9) put.key.len = 0;
+        ask(t, id, &put);
+    }
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, t->n_replies == N);
+    for (uint64_t id = 0; id < N; id++) {
+        bool bad = id % 10 == 9;
+        CHECK(t->by_id[id].err == (bad ? DKV_ERR_INVALID : DKV_OK));
+        CHECK(t->by_id[id].outcome == (bad ? DKV_OUTCOME_NOT_APPLIED : DKV_OUTCOME_APPLIED));
+    }
+    for (uint64_t id = 0; id < N; id++) {
+        snprintf(key, sizeof key, "key%u", (unsigned)id);
+        dkv_request get = get_of(key);
+        ask(t, N + id, &get);
+    }
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, t->n_replies == (size_t)2 * N);
+    for (uint64_t id = 0; id < N; id++) {
+        snprintf(key, sizeof key, "key%u", (unsigned)id);
+        bool bad = id % 10 == 9;
+        CHECK(t->by_id[N + id].err == (bad ? DKV_ERR_NOT_FOUND : DKV_OK));
+        CHECK(bad || t->by_id[N + id].value_sum == dkv_checksum(dkv_slice_of(key), 0));
+    }
+    close_talk(c, t);
+    end_cluster(c);
+}
+
+/* A client that sends nothing more gets the answers it is owed, and an end in order. */
+static void a_session_ends_behind_its_last_answer(void) {
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    insist(c, 0, &put);
+    talk *t = open_talk(c, 1, NULL);
+    for (uint64_t id = 0; id < 100; id++) ask(t, id, &put);
+    dkv_rpc_stream_finish(t->stream);
+    AWAIT(c, !t->stream);
+    CHECK(t->err == DKV_OK && t->n_replies == 100);
+    close_talk(c, t);
+    end_cluster(c);
+}
+
+/* Bytes that are no batch end their own session, and no other. */
+static void garbage_ends_its_own_session(void) {
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    insist(c, 0, &put);
+    talk *good = open_talk(c, 0, NULL);
+    talk *bad = open_talk(c, 0, NULL);
+    CHECK(dkv_rpc_stream_send(bad->stream, dkv_slice_of("\x0a\xff no batch")) == DKV_OK);
+    dkv_rpc_stream_flush(bad->stream);
+    AWAIT(c, !bad->stream);
+    CHECK(bad->err == DKV_ERR_INVALID);
+    ask(good, 0, &put);
+    dkv_rpc_stream_flush(good->stream);
+    AWAIT(c, good->n_replies == 1);
+    CHECK(good->by_id[0].err == DKV_OK);
+    close_talk(c, good);
+    close_talk(c, bad);
+    end_cluster(c);
+}
+
+/* How many gets node i has answered. */
+static uint64_t gets_of(cluster *c, unsigned i) {
+    answer a = call(c, i, "/dkv.v1.Admin/Status", (dkv_slice){0});
+    CHECK(a.err == DKV_OK);
+    Dkv__V1__StatusReply *status = dkv__v1__status_reply__unpack(NULL, a.bytes.len, a.bytes.data);
+    CHECK(status);
+    uint64_t gets = status->gets;
+    dkv__v1__status_reply__free_unpacked(status, NULL);
+    dkv_buf_free(&a.bytes);
+    return gets;
+}
+
+/* A client that asks for far more than it reads is held up, and is answered once it reads. */
+static void a_client_that_does_not_read_is_held_up(void) {
+    enum { N = 2000, LEN = 200000 }; /* 400 MB of answers */
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", large_value(LEN));
+    insist(c, 0, &put);
+    talk *t = open_talk(c, 0, NULL);
+    dkv_rpc_stream_pause(t->stream, true);
+    dkv_request get = get_of("key");
+    for (uint64_t id = 0; id < N; id++) ask(t, id, &get);
+    dkv_rpc_stream_flush(t->stream);
+    int64_t pause_ns = now_ns() + 300 * (int64_t)1000000;
+    AWAIT(c, now_ns() > pause_ns);
+    CHECK(gets_of(c, 0) < N / 4);
+    dkv_rpc_stream_pause(t->stream, false);
+    AWAIT(c, t->n_replies == N);
+    for (uint64_t id = 0; id < N; id++) CHECK(t->by_id[id].err == DKV_OK);
+    close_talk(c, t);
+    end_cluster(c);
+}
+
+/* So are those who put far more at once than a node will hold. */
+static void large_puts_are_taken_as_they_can_be_answered(void) {
+    enum { N = 60 };
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", large_value(sizeof large));
+    insist(c, 0, &put);
+    talk *talks[3];
+    for (size_t k = 0; k < 3; k++) {
+        talks[k] = open_talk(c, 0, NULL);
+        for (uint64_t id = 0; id < N; id++) ask(talks[k], id, &put);
+        dkv_rpc_stream_flush(talks[k]->stream);
+    }
+    for (size_t k = 0; k < 3; k++) {
+        AWAIT(c, talks[k]->n_replies == N);
+        for (uint64_t id = 0; id < N; id++) CHECK(talks[k]->by_id[id].err == DKV_OK);
+        close_talk(c, talks[k]);
+    }
+    end_cluster(c);
+}
+
+/* ---- lanes ---- */
+
+/* Of two sessions that announce one lane, the second carries the large replies to the requests of
+ * both, and the first the small ones. */
+static void large_replies_take_the_large_lane(void) {
+    cluster *c = start_cluster();
+    dkv_request put = put_of("large", large_value(sizeof large));
+    dkv_request put_small = put_of("small", dkv_slice_of("value"));
+    insist(c, 0, &put);
+    insist(c, 0, &put_small);
+    dkv_request get = get_of("large");
+    dkv_request get_small = get_of("small");
+    talk *small = open_talk(c, 0, NULL);
+    announce(small, 77);
+    ask(small, 0, &get_small);
+    dkv_rpc_stream_flush(small->stream);
+    AWAIT(c, small->n_replies == 1);
+    talk *big = open_talk(c, 0, small);
+    announce(big, 77);
+    ask(big, 1, &get_small);
+    ask(big, 2, &get);
+    dkv_rpc_stream_flush(big->stream);
+    AWAIT(c, small->n_replies + big->n_replies == 3);
+    ask(small, 3, &get);
+    ask(small, 4, &get_small);
+    dkv_rpc_stream_flush(small->stream);
+    AWAIT(c, small->n_replies + big->n_replies == 5);
+    CHECK(small->n_large == 0 && small->n_replies == 3);
+    CHECK(big->n_large == 2 && big->n_replies == 2);
+    CHECK(small->by_id[2].value_sum == dkv_checksum(large_value(sizeof large), 0));
+    CHECK(small->by_id[3].value_sum == small->by_id[2].value_sum);
+    dkv_rpc_stream_cancel(big->stream);
+    AWAIT(c, !small->stream); /* the two end together */
+    close_talk(c, small);
+    close_talk(c, big);
+    end_cluster(c);
+}
+
+/* A third stream of a pair is refused. */
+static void a_pair_has_two_lanes(void) {
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    insist(c, 0, &put);
+    talk *lanes[3] = {0};
+    for (unsigned i = 0; i < 3; i++) {
+        lanes[i] = open_talk(c, 0, i ? lanes[0] : NULL);
+        announce(lanes[i], 99);
+        ask(lanes[i], i, &put);
+        dkv_rpc_stream_flush(lanes[i]->stream);
+        AWAIT(c, lanes[0]->by_id[i].answered || !lanes[i]->stream);
+    }
+    CHECK(lanes[0]->stream && lanes[1]->stream && !lanes[2]->stream);
+    for (unsigned i = 3; i-- > 0;) close_talk(c, lanes[i]);
+    end_cluster(c);
+}
+
+/* The largest values pass between all nodes, many at a time, on one session without lanes. */
+static void large_values_pass_between_nodes(void) {
+    enum { N = 24 };
+    cluster *c = start_cluster();
+    dkv_request first = put_of("first", dkv_slice_of("x"));
+    insist(c, 0, &first);
+    talk *t = open_talk(c, 0, NULL);
+    char key[16];
+    for (uint64_t id = 0; id < N; id++) {
+        snprintf(key, sizeof key, "key%u", (unsigned)id);
+        dkv_request put = put_of(key, large_value(sizeof large - (size_t)id));
+        ask(t, id, &put);
+    }
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, t->n_replies == N);
+    for (unsigned i = 1; i < NODES_MAX; i++) {
+        talk *other = open_talk(c, i, NULL);
+        for (uint64_t id = 0; id < N; id++) {
+            snprintf(key, sizeof key, "key%u", (unsigned)id);
+            dkv_request get = get_of(key);
+            get.level = DKV_LEVEL_ALL;
+            CHECK(t->by_id[id].err == DKV_OK);
+            ask(other, id, &get);
+        }
+        dkv_rpc_stream_flush(other->stream);
+        AWAIT(c, other->n_replies == N);
+        for (uint64_t id = 0; id < N; id++) {
+            CHECK(other->by_id[id].err == DKV_OK);
+            dkv_slice value = large_value(sizeof large - (size_t)id);
+            CHECK(other->by_id[id].value_sum == dkv_checksum(value, 0));
+        }
+        close_talk(c, other);
+    }
+    close_talk(c, t);
+    end_cluster(c);
+}
+
+/* ---- stopping and failing ---- */
+
+/* A node that is stopped answers every request that it took, and keeps what it confirmed. */
+static void a_stop_answers_what_is_under_way(void) {
+    enum { N = 500 };
+    cluster *c = start_cluster();
+    dkv_request first = put_of("first", dkv_slice_of("x"));
+    insist(c, 0, &first);
+    talk *t = open_talk(c, 0, NULL);
+    char key[16];
+    for (uint64_t id = 0; id < N; id++) {
+        snprintf(key, sizeof key, "key%u", (unsigned)id);
+        dkv_request put = put_of(key, dkv_slice_of(key));
+        ask(t, id, &put);
+        if (id % 50 == 0) dkv_rpc_stream_flush(t->stream);
+    }
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, t->n_replies > 0);
+    dkv_host_stop(c->machines[0].host);
+    AWAIT(c, !t->stream);
+    CHECK(t->err == DKV_OK);
+    CHECK(join_machine(&c->machines[0]) == DKV_OK);
+    start(c, 0);
+    insist(c, 0, &first);
+    talk *again = open_talk(c, 0, NULL);
+    size_t confirmed = 0;
+    for (uint64_t id = 0; id < N; id++) {
+        CHECK(!t->by_id[id].answered || t->by_id[id].err == DKV_OK ||
+              t->by_id[id].outcome == DKV_OUTCOME_NOT_APPLIED);
+        if (!t->by_id[id].answered || t->by_id[id].err) continue;
+        confirmed++;
+        snprintf(key, sizeof key, "key%u", (unsigned)id);
+        dkv_request get = get_of(key);
+        ask(again, id, &get);
+    }
+    dkv_rpc_stream_flush(again->stream);
+    AWAIT(c, again->n_replies == confirmed);
+    for (uint64_t id = 0; id < N; id++) CHECK(again->by_id[id].err == DKV_OK);
+    close_talk(c, again);
+    close_talk(c, t);
+    end_cluster(c);
+}
+
+/* After a sync that failed the node confirms nothing more, and ends with IO. */
+static void a_failed_sync_ends_the_node(void) {
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    insist(c, 0, &put);
+    talk *t = open_talk(c, 1, NULL);
+    ask(t, 0, &put);
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, t->n_replies == 1);
+    atomic_store(&c->machines[1].syncs_fail, true);
+    ask(t, 1, &put);
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, atomic_load(&c->machines[1].ended));
+    CHECK(join_machine(&c->machines[1]) == DKV_ERR_IO);
+    AWAIT(c, !t->stream);
+    CHECK(!t->by_id[1].answered || t->by_id[1].err);
+    atomic_store(&c->machines[1].syncs_fail, false);
+    start(c, 1);
+    insist(c, 1, &put);
+    close_talk(c, t);
+    end_cluster(c);
+}
+
+/* With one node gone reads go on; when it is back, so do writes to all. */
+static void a_node_that_comes_back_is_used_again(void) {
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    dkv_request get = get_of("key");
+    insist(c, 0, &put);
+    CHECK(stop(c, 2) == DKV_OK);
+    talk *t = open_talk(c, 0, NULL);
+    ask(t, 0, &get);
+    ask(t, 1, &put);
+    dkv_request quorum = put;
+    quorum.level = DKV_LEVEL_QUORUM;
+    ask(t, 2, &quorum);
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, t->n_replies == 3);
+    CHECK(t->by_id[0].err == DKV_OK);
+    CHECK(t->by_id[1].err == DKV_ERR_UNAVAILABLE && t->by_id[1].outcome != DKV_OUTCOME_APPLIED);
+    CHECK(t->by_id[2].err == DKV_OK);
+    start(c, 2);
+    insist(c, 0, &put);
+    close_talk(c, t);
+    end_cluster(c);
+}
+
+/* ---- beginning ---- */
+
+/* A node does not start on an address or a directory that it cannot have, and says which. */
+static void what_cannot_be_had_is_refused(void) {
+    cluster *c = new_cluster();
+    start(c, 0);
+    char why[DKV_DETAIL_MAX];
+    dkv_host *host = NULL;
+
+    dkv_host_options options = options_of(c, 0);
+    CHECK(dkv_host_new(&options, &host, why) == DKV_ERR_LOCKED);
+    CHECK(strstr(why, c->machines[0].dir));
+
+    options = options_of(c, 1);
+    options.listen = c->map->members[0].address;
+    CHECK(dkv_host_new(&options, &host, why) == DKV_ERR_UNAVAILABLE);
+    CHECK(strstr(why, options.listen));
+
+    const char *open_addresses[] = {"0.0.0.0:0", "[::]:0", "192.0.2.1:0", "nowhere.invalid:0"};
+    for (size_t i = 0; i < 4; i++) {
+        options.listen = open_addresses[i];
+        CHECK(dkv_host_new(&options, &host, why) == DKV_ERR_PERMISSION);
+        CHECK(strstr(why, options.listen));
+    }
+    options.listen = "0.0.0.0:0";
+    options.insecure = true;
+    CHECK(dkv_host_new(&options, &host, why) == DKV_OK);
+    CHECK(dkv_host_port(host) != 0);
+    dkv_host_del(host);
+
+    options = options_of(c, 1);
+    options.id = "n9";
+    CHECK(dkv_host_new(&options, &host, why) == DKV_ERR_INVALID && strstr(why, "n9"));
+
+    options = options_of(c, 2);
+    options.data_dir = c->machines[1].dir; /* where n1 was a moment ago */
+    CHECK(dkv_host_new(&options, &host, why) == DKV_ERR_PRECONDITION);
+    CHECK(strstr(why, options.data_dir));
+    end_cluster(c);
+}
+
+static const check_test tests[] = {
+    CHECK_TEST(unary_calls_reach_every_node),
+    CHECK_TEST(unary_errors_come_with_their_trailer),
+    CHECK_TEST(map_and_status_tell_of_the_cluster),
+    CHECK_TEST(requests_of_a_session_are_answered_by_id),
+    CHECK_TEST(a_session_ends_behind_its_last_answer),
+    CHECK_TEST(garbage_ends_its_own_session),
+    CHECK_TEST(a_client_that_does_not_read_is_held_up),
+    CHECK_TEST(large_puts_are_taken_as_they_can_be_answered),
+    CHECK_TEST(large_replies_take_the_large_lane),
+    CHECK_TEST(a_pair_has_two_lanes),
+    CHECK_TEST(large_values_pass_between_nodes),
+    CHECK_TEST(a_stop_answers_what_is_under_way),
+    CHECK_TEST(a_failed_sync_ends_the_node),
+    CHECK_TEST(a_node_that_comes_back_is_used_again),
+    CHECK_TEST(what_cannot_be_had_is_refused),
+};
+
+CHECK_MAIN(tests)
