@@ -258,7 +258,7 @@ class Story:
 
     def keys_held(self) -> dict[str, int]:
         """How many keys each node has on its disk."""
-        return {node: status.records for node, status in self.client.status().items() if status}
+        return {node: status.records for node, status in self.cluster.status().items() if status}
 
     def title(self, text: str) -> None:
         """Begins a chapter."""
