@@ -3,7 +3,7 @@
  *   cluster: demo               # nodes and stores of other clusters are refused
  *   replication: 3              # N, 1 to 5
  *   node: n1                    # which of the nodes below this is
- *   data: data/n1               # directory; relative to this file
+ *   data: n1                    # directory, made if its parent exists; relative to this file
  *   listen: 127.0.0.1:7001      # optional; default: the node's address
  *   nodes:
  *     n1: {address: "127.0.0.1:7001", host: m1, zone: z1, weight: 1}

@@ -51,6 +51,7 @@ static int exit_status(int err) {
     switch (err) {
     case DKV_OK: return DKV_EXIT_OK;
     case DKV_ERR_INVALID:
+    case DKV_ERR_NOT_FOUND:
     case DKV_ERR_PERMISSION: return DKV_EXIT_USAGE;
     case DKV_ERR_LOCKED:
     case DKV_ERR_PRECONDITION:

@@ -26,7 +26,7 @@ typedef struct dkv_host_options {
  * bound; it answers as soon as dkv_host_run runs. On an error `why` (DKV_DETAIL_MAX bytes) names
  * the cause and the file or address concerned: LOCKED, PRECONDITION, PROTOCOL, NO_SPACE, IO,
  * UNAVAILABLE (the address cannot be bound), PERMISSION (it is not a loopback address, and
- * `insecure` is not set), INVALID, NO_MEMORY. */
+ * `insecure` is not set), NOT_FOUND (no parent directory for the data), INVALID, NO_MEMORY. */
 int dkv_host_new(const dkv_host_options *options, dkv_host **out, char *why);
 
 /* The bound port. */

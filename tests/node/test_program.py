@@ -1,0 +1,260 @@
+"""The program dkv-node as an operator meets it: options, configuration, start, stop, status."""
+
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from dkv import __version__, node_program
+
+GOOD = """\
+cluster: demo
+replication: 2
+node: n1
+data: n1
+nodes:
+  n1: {address: "127.0.0.1:%(port)d", host: m1, zone: z1, weight: 2}
+  n2: {address: "127.0.0.1:1"}
+timing: {attempt_ms: 30, idle_ms: 1000}
+"""
+
+
+def run(*arguments):
+    """Runs dkv-node to its end."""
+    return subprocess.run(
+        [node_program.path(), *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def port():
+    """A port that nobody else is given: bound, but not listening."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@pytest.fixture
+def config(tmp_path, port):
+    """A configuration of a node whose cluster has another node, which is not there."""
+    path = tmp_path / "n1.yaml"
+    path.write_text(GOOD % {"port": port})
+    return path
+
+
+@pytest.fixture
+def start(request):
+    """Starts dkv-node and waits until it says that it listens; kills it at the end."""
+    processes = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [node_program.path(), *arguments], stderr=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        process.first_line = process.stderr.readline()
+        assert "listening" in process.first_line, process.first_line + process.stderr.read()
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def stop(process, number=signal.SIGTERM):
+    process.send_signal(number)
+    process.wait(20)
+    return process.returncode, process.stderr.read()
+
+
+# ---- options ----
+
+
+def test_version_and_help_go_to_standard_output():
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"dkv-node {__version__}\n")
+    done = run("--help")
+    assert done.returncode == 0 and not done.stderr
+    for word in ("--config", "--check", "--insecure", "--log-level", "replication:", "Exit status"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--config is missing"),
+        (["--config"], "--config"),
+        (["--nonsense"], "--nonsense"),
+        (["--config", "x", "y"], "too many"),
+        (["--config", "x", "--log-level", "loud"], 'error, warn, info or debug, not "loud"'),
+    ],
+)
+def test_wrong_options_are_status_2(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 2 and not done.stdout
+    assert words in done.stderr
+
+
+# ---- configuration ----
+
+
+def test_check_reads_the_configuration_and_starts_nothing(config, tmp_path):
+    done = run("--config", config, "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in ("node n1 of cluster demo", "N = 2", "2 nodes", str(tmp_path / "n1")):
+        assert words in done.stdout
+    assert not (tmp_path / "n1").exists()
+
+
+# What is replaced in the good file, by what, the line that is named, and what is said.
+BAD = [
+    ("cluster: demo", "cluster: de mo", 1, "cluster", "A-Z a-z 0-9"),
+    ("cluster: demo", "cluster: [demo]", 1, "cluster", "single value"),
+    ("cluster: demo", "", 2, "cluster", "missing"),
+    ("replication: 2", "replication: 0", 2, "replication", "1 to 5"),
+    ("replication: 2", "replication: 6", 2, "replication", "1 to 5"),
+    ("replication: 2", "replication: two", 2, "replication", "1 to 5"),
+    ("replication: 2", "replication: 3", 2, "replication", "at least 3 nodes"),
+    ("replication: 2", "replication: 2\nreplication: 2", 3, "replication", "twice"),
+    ("node: n1", "node: n7", 3, "node", '"n7" is not one of the nodes'),
+    ("data: n1", "data: ''", 4, "data", "missing"),
+    ("data: n1", "date: n1", 4, "date", "allowed are cluster, replication, node, data"),
+    ("data: n1", "data: d\nlisten: {}", 5, "listen", "single value"),
+    ("weight: 2", "weight: 17", 6, "weight", "1 to 16"),
+    ("weight: 2", "weight: -1", 6, "weight", "1 to 16"),
+    ("weight: 2", "wait: 2", 6, "wait", "allowed are address, host, zone, weight"),
+    ("host: m1", "host: m/1", 6, "host", "A-Z a-z 0-9"),
+    ("zone: z1", "zone: 'z 1'", 6, "zone", "A-Z a-z 0-9"),
+    ('n2: {address: "127.0.0.1:1"}', "n2: {}", 7, "address", "missing"),
+    ('n2: {address: "127.0.0.1:1"}', "n2: 127.0.0.1:1", 7, "n2", "key: value"),
+    ('"127.0.0.1:1"', '"127.0.0.1"', 7, "address", "host:port"),
+    ('"127.0.0.1:1"', '"127.0.0.1:70000"', 7, "address", "host:port"),
+    ('n2: {address: "127.0.0.1:1"}', 'n/2: {address: "a:1"}', 7, "n/2", "A-Z a-z 0-9"),
+    ('n2: {address: "127.0.0.1:1"}', 'n1: {address: "a:1"}', 7, "n1", "twice"),
+    ("attempt_ms: 30", "attempt_ms: 0", 8, "attempt_ms", "1 to 600000"),
+    ("attempt_ms: 30", "attempt: 30", 8, "attempt", "allowed are attempt_ms"),
+    ("timing: {", "timing: {]", 8, "YAML", ""),
+    ("cluster: demo", "cluster: demo: x", 1, "YAML", ""),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "key", "words"), BAD)
+def test_what_is_wrong_is_told_by_file_line_and_key(config, old, new, line, key, words):
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new, 1))
+    done = run("--config", config, "--check")
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(f"dkv-node: {config}:{line}: "), done.stderr
+    assert key in done.stderr and words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_two_nodes_cannot_have_one_address(config, port):
+    config.write_text(config.read_text().replace("127.0.0.1:1", f"127.0.0.1:{port}", 2))
+    done = run("--config", config, "--check")
+    assert done.returncode == 2 and "n2 has the address of n1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "empty"), (b"- a\n- b\n", "key: value"), (b"\xff\xfe\x00", ""), (b"a: \x00", "")],
+)
+def test_files_that_are_no_configuration_are_refused(tmp_path, content, words):
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content)
+    done = run("--config", path, "--check")
+    assert done.returncode == 2 and str(path) in done.stderr and words in done.stderr
+
+
+def test_a_missing_file_is_named(tmp_path):
+    done = run("--config", tmp_path / "none.yaml")
+    assert done.returncode == 2
+    assert "none.yaml: cannot be read: No such file" in done.stderr
+
+
+# ---- starting and stopping ----
+
+
+def test_the_first_line_says_where_and_what(start, config, port):
+    process = start("--config", config)
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info  listening on 127\.0\.0\.1:"
+        rf"{port}, node n1 of cluster demo, N = 2, 2 nodes, store [0-9a-f]{{16}}: "
+        r"0 records \(new\)\n",
+        process.first_line,
+    )
+    socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_in_order(start, config, number):
+    status, log = stop(start("--config", config), number)
+    assert status == 0
+    assert "stopping" in log and log.endswith("stopped\n")
+
+
+def test_a_start_tells_how_the_last_run_ended(start, config):
+    first = start("--config", config)
+    store = re.search("store [0-9a-f]{16}", first.first_line)[0]
+    stop(first)
+    second = start("--config", config)
+    assert store in second.first_line and "(clean start)" in second.first_line
+    second.kill()
+    second.wait()
+    third = start("--config", config)
+    assert store in third.first_line and "(recovered)" in third.first_line
+
+
+def test_the_log_level_hides_what_matters_less(config):
+    process = subprocess.Popen(
+        [node_program.path(), "--config", config, "--log-level", "error"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(0.3)
+    assert stop(process) == (0, "")
+    process.stderr.close()
+
+
+def test_a_directory_in_use_is_status_3(start, config, tmp_path):
+    start("--config", config)
+    done = run("--config", config)
+    assert done.returncode == 3
+    assert str(tmp_path / "n1") in done.stderr and "another process" in done.stderr
+
+
+def test_the_directory_of_another_node_is_status_3(start, config, tmp_path):
+    stop(start("--config", config))
+    config.write_text(config.read_text().replace("node: n1", "node: n2"))
+    done = run("--config", config)
+    assert done.returncode == 3 and str(tmp_path / "n1") in done.stderr
+
+
+def test_a_directory_that_cannot_be_made_is_named(config, tmp_path):
+    config.write_text(config.read_text().replace("data: n1", "data: absent/n1"))
+    done = run("--config", config)
+    assert done.returncode == 2 and str(tmp_path / "absent/n1") in done.stderr
+
+
+def test_a_busy_port_is_status_5(config, port):
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        done = run("--config", config)
+    assert done.returncode == 5 and f"127.0.0.1:{port}" in done.stderr
+
+
+def test_other_addresses_than_loopback_need_the_word_insecure(start, config, port):
+    config.write_text(f"listen: 0.0.0.0:{port}\n" + config.read_text())
+    done = run("--config", config)
+    assert done.returncode == 2
+    assert f"0.0.0.0:{port}" in done.stderr and "--insecure" in done.stderr
+    assert "listening on 0.0.0.0" in start("--config", config, "--insecure").first_line
