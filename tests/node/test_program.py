@@ -67,6 +67,15 @@ def start(request):
         process.stderr.close()
 
 
+def await_listening(port):
+    for _ in range(2000):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.01)
+    pytest.fail("the node does not listen")
+
+
 def stop(process, number=signal.SIGTERM):
     process.send_signal(number)
     process.wait(20)
@@ -212,13 +221,13 @@ def test_a_start_tells_how_the_last_run_ended(start, config):
     assert store in third.first_line and "(recovered)" in third.first_line
 
 
-def test_the_log_level_hides_what_matters_less(config):
+def test_the_log_level_hides_what_matters_less(config, port):
     process = subprocess.Popen(
         [node_program.path(), "--config", config, "--log-level", "error"],
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(0.3)
+    await_listening(port)
     assert stop(process) == (0, "")
     process.stderr.close()
 
