@@ -79,18 +79,27 @@ size_t dkv_index_page(const dkv_index *index, dkv_key_hash from, dkv_index_entry
     return index->root ? page_below(index, index->root, index->height, from, out, max) : 0;
 }
 
+/* Sum of the rows of a leaf below `hash`, counted from the nearer end. `whole`: of all its rows. */
+static dkv_index_sum leaf_sum_before(const dkv_index *index, const dkv_leaf *leaf,
+                                     dkv_index_sum whole, dkv_key_hash hash) {
+    uint32_t at = dkv_leaf_find(leaf, hash);
+    if (at <= leaf->len / 2) return dkv_leaf_sum(index, leaf, 0, at);
+    dkv_sum_sub(&whole, dkv_leaf_sum(index, leaf, at, leaf->len));
+    return whole;
+}
+
 /* Sum of all entries below `hash`. */
 static dkv_index_sum sum_before(const dkv_index *index, dkv_key_hash hash) {
-    dkv_index_sum sum = {0};
+    dkv_index_sum sum = {0}, whole = index->total;
     const void *node = index->root;
     for (unsigned level = 0; level < index->height; level++) {
         const dkv_inner *inner = node;
         uint32_t at = dkv_inner_find(inner, hash);
         dkv_sum_add(&sum, dkv_inner_sum(inner, 0, at));
+        whole = inner->child[at].sum;
         node = inner->child[at].node;
     }
-    const dkv_leaf *leaf = node;
-    dkv_sum_add(&sum, dkv_leaf_sum(index, leaf, 0, dkv_leaf_find(leaf, hash)));
+    dkv_sum_add(&sum, leaf_sum_before(index, node, whole, hash));
     return sum;
 }
 

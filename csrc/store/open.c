@@ -132,6 +132,7 @@ static void continue_last(dkv_store *store) {
 }
 
 static int load(dkv_store *store, const directory *dir, dkv_store_report *report) {
+    bool absent = false;
     if (store->meta.snapshot != 0 && dir->has_snapshot) {
         int err = dkv_snapshot_load(store, store->meta.snapshot, dir->files, dir->n_files, dir->run,
                                     dir->disk);
@@ -140,9 +141,12 @@ static int load(dkv_store *store, const directory *dir, dkv_store_report *report
             continue_last(store);
             return DKV_OK;
         }
-        if (err != DKV_ERR_DATA_LOSS) return err;
+        if (err != DKV_ERR_DATA_LOSS && err != DKV_ERR_NOT_FOUND) return err;
+        absent = err == DKV_ERR_NOT_FOUND;
     }
-    return dkv_recover_log(store, dir->files, dir->n_files, dir->run, dir->disk, report);
+    int err = dkv_recover_log(store, dir->files, dir->n_files, dir->run, dir->disk, report);
+    if (absent && report->damaged_records == 0) report->damaged_records = 1;
+    return err;
 }
 
 /* Writes META without the clean mark, before anything changes that the snapshot describes. */

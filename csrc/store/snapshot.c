@@ -161,13 +161,17 @@ static int read_item(stream *s, uint32_t len, const uint8_t **item) {
     return DKV_OK;
 }
 
-/* True if the directory has this segment with exactly this length. */
+static int by_number(const void *left, const void *right) {
+    const dkv_disk_file *a = left, *b = right;
+    return a->number < b->number ? -1 : a->number > b->number;
+}
+
+/* True if the directory has this segment with exactly this length. Only segments have numbers
+ * above 0. */
 static bool is_there(const dkv_disk_file *files, uint32_t n_files, uint32_t number, uint32_t end) {
-    for (uint32_t i = 0; i < n_files; i++) {
-        if (files[i].kind != DKV_FILE_SEGMENT || files[i].number != number) continue;
-        return files[i].size_bytes == end;
-    }
-    return false;
+    dkv_disk_file key = {.number = number};
+    const dkv_disk_file *file = bsearch(&key, files, n_files, sizeof key, by_number);
+    return file && file->kind == DKV_FILE_SEGMENT && file->size_bytes == end;
 }
 
 static int read_segments(stream *s, dkv_store *store, uint32_t count, const dkv_disk_file *files,
@@ -178,7 +182,7 @@ static int read_segments(stream *s, dkv_store *store, uint32_t count, const dkv_
         int err = read_item(s, SEGMENT_BYTES, &item);
         if (err) return err;
         uint32_t number = dkv_le32(item), end = dkv_le32(item + 4);
-        if (!is_there(files, n_files, number, end)) return DKV_ERR_DATA_LOSS;
+        if (!is_there(files, n_files, number, end)) return DKV_ERR_NOT_FOUND;
         err = dkv_segments_add(&store->segments, number, &segment);
         if (err) return err;
         dkv_segments_adopt(&store->segments, segment, end);

@@ -21,9 +21,9 @@ struct dkv_store;
 /* Writes and syncs the snapshot of a store whose log is durable and sealed. */
 int dkv_snapshot_write(struct dkv_store *store, uint64_t tag, dkv_disk_run run, void *disk);
 
-/* Loads segments and index into an empty store. `files`: what the directory holds; segments that
- * are not exactly as the snapshot says make it DATA_LOSS, as does any damage: the store is empty
- * again. IO, NO_MEMORY. */
+/* Loads segments and index into an empty store. `files`: what the directory holds, by number.
+ * NOT_FOUND: a segment is not there, or not of the length that it had; DATA_LOSS: the snapshot is
+ * damaged or does not know a segment; IO, NO_MEMORY. After an error the store is empty again. */
 int dkv_snapshot_load(struct dkv_store *store, uint64_t tag, const dkv_disk_file *files,
                       uint32_t n_files, dkv_disk_run run, void *disk);
 

@@ -62,6 +62,7 @@ static inline void make_item(dkv_buf *item, uint32_t number, uint32_t len) {
 typedef struct end {
     dkv_rpc_stream *stream; /* NULL: closed */
     bool echoes;
+    bool cancelled; /* here: no message may come any more */
     unsigned opened;
     unsigned finished;
     unsigned closed;
@@ -94,7 +95,7 @@ static inline void end_message(void *user, dkv_rpc_stream *stream, dkv_slice byt
     e->messages++;
     e->bytes += bytes.len;
     if (bytes.len > e->largest) e->largest = bytes.len;
-    if (e->closed || stream != e->stream) e->damaged = true;
+    if (e->closed || e->cancelled || stream != e->stream) e->damaged = true;
     end_check_items(e, bytes);
     if (e->echoes && dkv_rpc_stream_send(stream, bytes)) {
         dkv_rpc_stream_fail(stream, DKV_ERR_BUSY, "the echo is full");
@@ -110,6 +111,11 @@ static inline void end_closed(void *user, dkv_rpc_stream *stream, int err, const
     e->err = err;
     snprintf(e->detail, sizeof e->detail, "%s", detail);
     e->stream = NULL;
+}
+
+static inline void end_cancel(end *e) {
+    e->cancelled = true;
+    dkv_rpc_stream_cancel(e->stream);
 }
 
 static inline void end_opened(void *user, dkv_rpc_stream *stream) {

@@ -440,8 +440,8 @@ static void a_closing_server_says_so(void) {
 static void cancel_random(server *s, void *arg) {
     dkv_rand *rand = arg;
     if (s->n_ends == 0) return;
-    dkv_rpc_stream *stream = s->ends[dkv_rand_below(rand, s->n_ends)]->stream;
-    if (stream) dkv_rpc_stream_cancel(stream);
+    end *e = s->ends[dkv_rand_below(rand, s->n_ends)];
+    if (e->stream) end_cancel(e);
 }
 
 static void random_deed(server *s, end *e, dkv_rand *rand, uint32_t *numbers) {
@@ -451,7 +451,7 @@ static void random_deed(server *s, end *e, dkv_rand *rand, uint32_t *numbers) {
     }
     dkv_buf item = {0};
     switch (dkv_rand_below(rand, 16)) {
-    case 0: dkv_rpc_stream_cancel(e->stream); break;
+    case 0: end_cancel(e); break;
     case 1: server_do(s, cancel_random, rand); break;
     case 2: dkv_rpc_stream_finish(e->stream); break;
     case 3: dkv_rpc_stream_pause(e->stream, dkv_rand_below(rand, 2)); break;

@@ -1,0 +1,354 @@
+/* The store on a simulated disk that rots, and merge: what is damaged is found and only that is
+ * lost; what is dead gives its space back and nothing else. */
+#include "store/merge.h"
+#include "store/meta.h"
+#include "store_world.h"
+
+static world *the_world;
+
+static world *new_world(uint64_t seed) {
+    if (the_world && the_world->disk) world_free(the_world);
+    if (!the_world) the_world = malloc(sizeof *the_world);
+    CHECK(the_world);
+    world_init(the_world, seed);
+    CHECK(world_open(the_world) == DKV_OK);
+    return the_world;
+}
+
+static void write_and_settle(world *w, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) {
+        int err = world_write(w);
+        CHECK(err == DKV_OK || err == DKV_ERR_BUSY);
+        if (err || i % 8 == 7) world_settle(w);
+    }
+    world_settle(w);
+}
+
+/* Applies the next write that is of another key. */
+static void write_other_key(world *w, uint32_t key) {
+    do w->writes++;
+    while (key_of_write(w->writes) == key);
+    int err = world_apply(w, w->writes);
+    CHECK(err == DKV_OK || err == DKV_ERR_BUSY);
+    world_settle(w);
+}
+
+/* Makes a value of at least 100 bytes the newest of its key. */
+static uint32_t write_value(world *w) {
+    do w->writes++;
+    while (value_len(w, w->writes) < 100);
+    CHECK(world_apply(w, w->writes) == DKV_OK);
+    world_settle(w);
+    return key_of_write(w->writes);
+}
+
+static dkv_store_stats stats_of(const world *w) {
+    dkv_store_stats stats;
+    dkv_store_stats_get(w->store, &stats);
+    return stats;
+}
+
+/* ---- damage found at open ---- */
+
+/* One flipped bit anywhere in the log loses one record at most, wherever it is; a loss is reported
+ * unless it can only be the unconfirmed end of the log; all other records are kept. */
+static void one_flip_loses_one_record(void) {
+    for (uint64_t run = 0; run < check_runs * 2; run++) {
+        world *w = new_world(check_seed * 1000003 + run);
+        uint64_t safe[WORLD_KEYS], lost = 0;
+        write_and_settle(w, 100 + dkv_rand_below(&w->rand, 600));
+        memcpy(safe, w->confirmed, sizeof safe);
+        write_and_settle(w, 3); /* their sync tells the log that all before is durable */
+        world_stop(w, run % 2 ? STOP_KILL : STOP_POWER);
+        CHECK(dkv_sim_disk_flip_any(w->disk, NULL) == DKV_OK);
+        w->may_lose = true;
+        CHECK(world_open(w) == DKV_OK);
+        for (uint32_t key = 0; key < WORLD_KEYS; key++) {
+            dkv_store_entry entry = {0};
+            dkv_store_peek(w->store, hash_of(key), &entry);
+            lost += entry.version.hlc < safe[key];
+        }
+        CHECK(lost <= 1);
+        CHECK(lost == 0 || w->report.damaged_records > 0);
+        CHECK(w->report.damaged_records <= 1);
+        CHECK(world_compare(w) <= 3);
+        world_read_all(w);
+    }
+}
+
+/* The hole of other stores: a flipped byte early in the log of a killed process must not take the
+ * thousands of confirmed records behind it away as a "torn tail". */
+static void early_damage_is_no_torn_tail(void) {
+    world *w = new_world(check_seed);
+    w->options.segment_bytes = 4 << 20;
+    w->max_value = 200;
+    world_stop(w, STOP_KILL);
+    CHECK(world_open(w) == DKV_OK);
+    write_and_settle(w, 3000);
+    CHECK(stats_of(w).segments == 1);
+    world_stop(w, STOP_KILL);
+    dkv_disk_file segment = {.kind = DKV_FILE_SEGMENT, .number = 1};
+    CHECK(dkv_sim_disk_flip(w->disk, segment, 1000, 0) == DKV_OK);
+    CHECK(world_open(w) == DKV_OK);
+    CHECK(w->report.damaged_records == 1 && w->report.torn_bytes == 0);
+    CHECK(world_compare(w) == 0); /* the damaged record was dead */
+}
+
+static uint32_t newest_segment(world *w) {
+    static dkv_disk_file files[256];
+    uint32_t newest = 0;
+    dkv_disk_job list = {.op = DKV_DISK_LIST, .data = (uint8_t *)files, .len_bytes = 256};
+    CHECK(dkv_sim_disk_run(w->disk, &list) == DKV_OK);
+    for (uint32_t i = 0; i < list.done_bytes; i++) {
+        if (files[i].kind == DKV_FILE_SEGMENT && files[i].number > newest) newest = files[i].number;
+    }
+    return newest;
+}
+
+/* A segment file that is gone is noticed, but for the newest one after an unclean stop, of which
+ * nothing else tells. */
+static void lost_segment_is_noticed(void) {
+    for (uint64_t run = 0; run < check_runs; run++) {
+        world *w = new_world(check_seed * 1000033 + run);
+        w->max_value = 16000;
+        write_and_settle(w, 500);
+        CHECK(stats_of(w).segments > 1);
+        bool clean = run % 2;
+        if (clean) CHECK(dkv_store_close_clean(w->store, dkv_sim_disk_run, w->disk) == DKV_OK);
+        world_stop(w, STOP_KILL);
+        uint32_t newest = newest_segment(w);
+        dkv_disk_file lost;
+        CHECK(dkv_sim_disk_lose_file(w->disk, &lost) == DKV_OK);
+        w->may_lose = true;
+        CHECK(world_open(w) == DKV_OK && !w->report.clean);
+        CHECK(w->report.damaged_records > 0 || (lost.number == newest && !clean));
+        world_compare(w);
+        world_read_all(w);
+    }
+}
+
+static void flip_meta(world *w, uint32_t slot) {
+    dkv_disk_file meta = {.kind = DKV_FILE_META};
+    CHECK(dkv_sim_disk_flip(w->disk, meta, slot * DKV_META_STRIDE + 260, 1) == DKV_OK);
+}
+
+/* Either slot of META may rot without loss; with both gone the store keeps its identity and its
+ * records, and says that something is lost. */
+static void meta_may_rot(void) {
+    for (uint32_t slot = 0; slot < 3; slot++) {
+        world *w = new_world(check_seed);
+        uint64_t id = dkv_store_id(w->store);
+        write_and_settle(w, 50);
+        for (int i = 0; i < 3; i++) world_set_facts(w);
+        world_settle(w);
+        CHECK(w->facts_confirmed == 3);
+        world_stop(w, STOP_POWER);
+        if (slot != 1) flip_meta(w, 0);
+        if (slot != 0) flip_meta(w, 1);
+        CHECK(world_open(w) == DKV_OK && !w->report.created);
+        CHECK(dkv_store_id(w->store) == id);
+        CHECK((slot == 2) == (w->report.damaged_records > 0));
+        if (slot == 2) w->facts_confirmed = 0;
+        CHECK(world_compare(w) == 0 && w->facts_set == (slot == 2 ? 0 : 3));
+    }
+}
+
+/* ---- damage found later ---- */
+
+static void flip_last_record(world *w) {
+    dkv_disk_file segment = {.kind = DKV_FILE_SEGMENT, .number = 1};
+    CHECK(dkv_sim_disk_flip(w->disk, segment, stats_of(w).log_bytes - 50, 5) == DKV_OK);
+}
+
+/* A read that meets damage says DATA_LOSS, tells the token, and the same write heals it. */
+static void read_meets_damage_and_is_healed(void) {
+    world *w = new_world(check_seed);
+    char text[16];
+    dkv_store_event event;
+    dkv_store_entry entry;
+    uint32_t key = write_value(w);
+    flip_last_record(w);
+    CHECK(dkv_store_read(w->store, key_bytes(key, text), hash_of(key), 77) == DKV_OK);
+    dkv_disk_job *job = dkv_store_next_job(w->store);
+    CHECK(job && job->op == DKV_DISK_READ);
+    dkv_sim_disk_run(w->disk, job);
+    dkv_store_job_done(w->store, job);
+    CHECK(dkv_store_next_event(w->store, &event));
+    CHECK(event.kind == DKV_STORE_READ && event.err == DKV_ERR_DATA_LOSS && event.cookie == 77);
+    CHECK(dkv_store_next_event(w->store, &event) && event.kind == DKV_STORE_DAMAGED);
+    CHECK(event.cookie == hash_of(key).token && !dkv_store_next_event(w->store, &event));
+    CHECK(dkv_store_peek(w->store, hash_of(key), &entry) == DKV_ERR_NOT_FOUND);
+    CHECK(stats_of(w).damaged_records == 1 && stats_of(w).records == 0);
+    CHECK(dkv_store_digest(w->store, 0, UINT64_MAX).records == 0);
+    CHECK(world_apply(w, w->writes) == DKV_OK);
+    world_settle(w);
+    world_read(w, key);
+    world_settle(w);
+    CHECK(w->reads_out == 0);
+}
+
+/* A read that the disk fails is IO and nothing is forgotten; the next may succeed. */
+static void failed_read_forgets_nothing(void) {
+    world *w = new_world(check_seed);
+    uint32_t key = write_value(w);
+    w->may_lose = true;
+    dkv_sim_disk_fail_reads(w->disk, 1);
+    world_read(w, key);
+    world_settle(w);
+    w->may_lose = false;
+    CHECK(w->reads_out == 0 && w->damaged_events == 0);
+    world_read(w, key);
+    world_settle(w);
+    CHECK(w->reads_out == 0);
+}
+
+/* The hash of another key: the whole keys are compared. */
+static void other_key_is_data_loss(void) {
+    world *w = new_world(check_seed);
+    dkv_store_event event;
+    dkv_store_entry entry;
+    uint32_t key = write_value(w);
+    dkv_slice other = dkv_slice_of("another key");
+    CHECK(dkv_store_read(w->store, other, hash_of(key), 5) == DKV_OK);
+    dkv_disk_job *job = dkv_store_next_job(w->store);
+    dkv_sim_disk_run(w->disk, job);
+    dkv_store_job_done(w->store, job);
+    CHECK(dkv_store_next_event(w->store, &event) && event.err == DKV_ERR_DATA_LOSS);
+    CHECK(!dkv_store_next_event(w->store, &event));
+    CHECK(dkv_store_peek(w->store, hash_of(key), &entry) == DKV_OK);
+    dkv_slice any = {NULL, 0};
+    CHECK(dkv_store_read(w->store, any, hash_of(key), WORLD_READ_COOKIE | key) == DKV_OK);
+    w->reads_out++;
+    world_settle(w);
+    CHECK(w->reads_out == 0);
+}
+
+/* Merge that meets a damaged live record tells it, and still frees the segment. */
+static void merge_meets_damage(void) {
+    world *w = new_world(check_seed);
+    dkv_store_entry entry;
+    uint32_t key = write_value(w);
+    flip_last_record(w);
+    w->may_lose = true;
+    for (int i = 0; i < 5000 && w->damaged_events == 0; i++) write_other_key(w, key);
+    CHECK(w->damaged_events == 1 && stats_of(w).damaged_records == 1);
+    CHECK(dkv_store_peek(w->store, hash_of(key), &entry) == DKV_ERR_NOT_FOUND);
+    for (int i = 0; i < 200; i++) write_other_key(w, key);
+    dkv_disk_file first = {.kind = DKV_FILE_SEGMENT, .number = 1};
+    CHECK(dkv_sim_disk_flip(w->disk, first, 0, 0) == DKV_ERR_NOT_FOUND);
+}
+
+/* ---- merge ---- */
+
+/* Overwriting for ever keeps the log near twice the live bytes; nothing is lost by it, not even by
+ * a power cut at any time. */
+static void churn_is_bounded(void) {
+    for (uint64_t run = 0; run < 1 + check_runs / 25; run++) {
+        world *w = new_world(check_seed * 7 + run);
+        w->max_value = 16000;
+        for (int round = 0; round < 10; round++) {
+            write_and_settle(w, 1500);
+            dkv_store_stats stats = stats_of(w);
+            uint64_t slack = 4 * (w->options.segment_bytes + w->max_value);
+            CHECK(stats.log_bytes < stats.live_bytes * 5 / 2 + slack);
+            CHECK(stats.merged_bytes > 0);
+            world_read_all(w);
+            if (round % 3 == 2) {
+                world_stop(w, STOP_POWER);
+                CHECK(world_open(w) == DKV_OK && w->report.damaged_records == 0);
+                CHECK(world_compare(w) == 0);
+                write_and_settle(w, 1500);
+            }
+        }
+    }
+}
+
+/* Applies a record of 2 KB to one key, and now and then one to a new key that stays alive. */
+static int apply_churn(world *w, uint64_t number) {
+    static const uint8_t value[2000];
+    char text[32];
+    snprintf(text, sizeof text, number % 20 ? "churned" : "kept-%" PRIu64, number);
+    dkv_record record = {
+        .key = dkv_slice_of(text), .value = {value, sizeof value}, .version = {number, 1}};
+    return dkv_store_apply(w->store, &record, number);
+}
+
+static void complete(world *w, dkv_disk_job *job) {
+    dkv_store_event event;
+    dkv_sim_disk_complete(w->disk, job);
+    dkv_store_job_done(w->store, job);
+    while (dkv_store_next_event(w->store, &event)) CHECK(event.err == DKV_OK);
+}
+
+/* While merge gets no reads done, writers are refused before dead records fill the disk; then all
+ * goes on. */
+static void writers_wait_for_merge(void) {
+    world *w = new_world(check_seed);
+    dkv_disk_job *held = NULL, *job;
+    int err = DKV_OK;
+    for (uint64_t number = 1; number < 20000 && !err; number++) {
+        err = apply_churn(w, number);
+        while ((job = dkv_store_next_job(w->store))) {
+            CHECK(job->op != DKV_DISK_READ || !held);
+            dkv_sim_disk_submit(w->disk, job);
+            if (job->op == DKV_DISK_READ) {
+                held = job;
+            } else {
+                complete(w, job);
+            }
+        }
+    }
+    CHECK(err == DKV_ERR_BUSY && held && dkv_store_admits(w->store, 100) == DKV_ERR_BUSY);
+    dkv_store_stats stats = stats_of(w);
+    uint64_t most = DKV_MERGE_BEHIND_FACTOR * stats.live_bytes +
+                    DKV_MERGE_BEHIND_SEGMENTS * (uint64_t)DKV_LOG_RECORD_MAX;
+    CHECK(stats.log_bytes > most && stats.log_bytes < most + 200000);
+    complete(w, held);
+    while ((job = dkv_store_next_job(w->store))) {
+        dkv_sim_disk_submit(w->disk, job);
+        complete(w, job);
+    }
+    CHECK(dkv_store_admits(w->store, 100) == DKV_OK);
+    CHECK(stats_of(w).log_bytes <= most && stats_of(w).records == stats.records);
+}
+
+/* A segment stays as long as a read of it is out. */
+static void reads_hold_their_segment(void) {
+    world *w = new_world(check_seed);
+    char text[16];
+    w->max_value = 4000;
+    uint32_t key = write_value(w);
+    uint64_t number = w->writes;
+    CHECK(dkv_store_read(w->store, key_bytes(key, text), hash_of(key), WORLD_READ_COOKIE | key) ==
+          DKV_OK);
+    w->reads_out++;
+    dkv_disk_job *held = dkv_store_next_job(w->store);
+    CHECK(held && held->op == DKV_DISK_READ && held->file.number == 1);
+    write_and_settle(w, 3000);
+    dkv_disk_file first = {.kind = DKV_FILE_SEGMENT, .number = 1};
+    dkv_disk_file second = {.kind = DKV_FILE_SEGMENT, .number = 2};
+    CHECK(dkv_sim_disk_flip(w->disk, first, 8, 0) == DKV_OK);
+    CHECK(dkv_sim_disk_flip(w->disk, second, 8, 0) == DKV_ERR_NOT_FOUND);
+    CHECK(w->current[key] > number);
+    dkv_sim_disk_run(w->disk, held);
+    dkv_store_job_done(w->store, held);
+    world_events(w);
+    CHECK(w->reads_out == 0);
+    write_and_settle(w, 100);
+    CHECK(dkv_sim_disk_flip(w->disk, first, 8, 0) == DKV_ERR_NOT_FOUND);
+}
+
+static const check_test tests[] = {
+    CHECK_TEST(one_flip_loses_one_record),
+    CHECK_TEST(early_damage_is_no_torn_tail),
+    CHECK_TEST(lost_segment_is_noticed),
+    CHECK_TEST(meta_may_rot),
+    CHECK_TEST(read_meets_damage_and_is_healed),
+    CHECK_TEST(failed_read_forgets_nothing),
+    CHECK_TEST(other_key_is_data_loss),
+    CHECK_TEST(merge_meets_damage),
+    CHECK_TEST(churn_is_bounded),
+    CHECK_TEST(writers_wait_for_merge),
+    CHECK_TEST(reads_hold_their_segment),
+};
+CHECK_MAIN(tests)
