@@ -21,7 +21,7 @@
 
 #define ITEM_HEAD 8u
 #define PAYLOAD_MAX 1048576u
-#define ENDS_MAX 1024u
+#define ENDS_MAX 16384u
 #define HELD_MAX 256u
 #define BIG_REPLY (DKV_RPC_MESSAGE_MAX + 1u)
 
