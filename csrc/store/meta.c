@@ -35,6 +35,7 @@ static void encode(const dkv_meta *meta, uint8_t *slot) {
     dkv_put_le64(slot + 24, meta->identity.store_id);
     dkv_put_le64(slot + 32, meta->snapshot);
     dkv_log_names_encode(slot + 40, &meta->identity);
+    dkv_put_le32(slot + 170, meta->newest_segment);
     if (meta->facts.len) memcpy(slot + DKV_META_HEADER_BYTES, meta->facts.data, meta->facts.len);
     dkv_put_le64(slot + CHECKSUM_AT, slot_checksum(slot, (uint32_t)meta->facts.len));
 }
@@ -59,6 +60,7 @@ static int decode(dkv_meta *meta, const uint8_t *slot) {
     meta->sequence = dkv_le64(slot + 16);
     meta->identity.store_id = dkv_le64(slot + 24);
     meta->snapshot = dkv_le64(slot + 32);
+    meta->newest_segment = dkv_le32(slot + 170);
     return DKV_OK;
 }
 

@@ -8,7 +8,8 @@
  *     24  store id               8
  *     32  snapshot               8   0, or the tag of the index snapshot of a clean stop
  *     40  names                130   as in log.h
- *    170  zeros                 78
+ *    170  newest segment         4   the highest number of a segment that was durable by then
+ *    174  zeros                 74
  *    248  checksum               8   XXH3 of bytes 0..247, seeded with the XXH3 of the facts
  *    256  facts
  *
@@ -35,6 +36,7 @@ typedef struct dkv_meta {
     dkv_store_identity identity;
     uint64_t sequence; /* of the current state */
     uint64_t snapshot; /* tag, 0: not stopped cleanly */
+    uint32_t newest_segment;
     dkv_buf facts;
 
     uint32_t slot;       /* written next */

@@ -149,6 +149,17 @@ static int load(dkv_store *store, const directory *dir, dkv_store_report *report
     return err;
 }
 
+/* Segments are lost if META knows of a newer one than the newest that is there. Their numbers are
+ * not used again. */
+static void judge_newest(dkv_store *store, dkv_store_report *report) {
+    uint32_t *newest = &store->meta.newest_segment;
+    if (store->segments.last_number < *newest) {
+        report->damaged_records++;
+        store->segments.last_number = *newest;
+    }
+    *newest = store->segments.last_number;
+}
+
 /* Writes META without the clean mark, before anything changes that the snapshot describes. */
 static int mark_running(dkv_store *store, const directory *dir) {
     int err = dir->has_meta ? DKV_OK : run_op(dir, DKV_DISK_CREATE, DKV_FILE_META);
@@ -171,6 +182,7 @@ int dkv_store_open(const dkv_store_options *options, dkv_disk_run run, void *dis
     err = list(&dir);
     if (!err) err = identify(store, &dir, options, &found);
     if (!err) err = load(store, &dir, &found);
+    if (!err) judge_newest(store, &found);
     if (!err) err = mark_running(store, &dir);
     free(dir.files);
     if (err) {

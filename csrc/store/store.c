@@ -204,9 +204,18 @@ static void read_met_damage(dkv_store *store, const dkv_disk_job *job) {
     if (entry.place == read->place) dkv_store_lose(store, &entry);
 }
 
+/* Lets META know of a segment that is durable from now on: recovery must find it. */
+static void note_newest_segment(dkv_store *store) {
+    const dkv_segment *active = store->append.active;
+    if (!active || !active->dir_synced || active->number <= store->meta.newest_segment) return;
+    store->meta.newest_segment = active->number;
+    dkv_meta_touch(&store->meta);
+}
+
 void dkv_store_job_done(dkv_store *store, dkv_disk_job *job) {
     if (dkv_append_is_job(&store->append, job)) {
         dkv_append_job_done(&store->append, job);
+        note_newest_segment(store);
     } else if (job == &store->meta.job) {
         dkv_meta_job_done(&store->meta);
     } else if (dkv_merge_is_job(&store->merge, job)) {
