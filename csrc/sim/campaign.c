@@ -176,6 +176,13 @@ static int submit_random(campaign *c, unsigned number) {
     return submit(c, number, request, via, (unsigned)below(c, c->n_keys), &c->clients[number].op);
 }
 
+/* Power fails just when a write is confirmed, at one of those that confirmed it. */
+static void strike(campaign *c, const dkv_sim_result *result) {
+    bool may = c->faults >> DKV_FAULT_POWER_CUT & 1 && result->holding.n > 0;
+    if (!may || result->outcome != DKV_OUTCOME_APPLIED || below(c, 32)) return;
+    dkv_world_power_cut(c->world, result->holding.nodes[below(c, result->holding.n)]);
+}
+
 static int serve_client(campaign *c, unsigned number) {
     client *who = &c->clients[number];
     int64_t now = dkv_world_now(c->world);
@@ -183,6 +190,7 @@ static int serve_client(campaign *c, unsigned number) {
         const dkv_sim_op *op = dkv_world_op(c->world, who->op);
         if (op->answered_ns < 0) return DKV_OK;
         if (dkv_version_cmp(op->result.version, who->seen) > 0) who->seen = op->result.version;
+        strike(c, &op->result);
         who->op = NO_OP;
         who->next_ns = now + (int64_t)below(c, 2 * (uint64_t)c->think_ns);
     }

@@ -15,6 +15,7 @@
 #define DKV_FAULT_MAP(X)        \
     X(CRASH, "crash")           \
     X(POWER_CUT, "power_cut")   \
+    X(BLACKOUT, "blackout")     \
     X(STOP, "stop")             \
     X(PAUSE, "pause")           \
     X(PARTITION, "partition")   \

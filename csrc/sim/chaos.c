@@ -19,8 +19,8 @@ uint32_t dkv_chaos_choose(dkv_rand *rand, uint32_t allowed) {
     uint32_t chosen = 0;
     for (dkv_fault fault = 0; fault < DKV_FAULTS; fault++) {
         bool excuses = fault >= DKV_FAULT_FLIP;
-        bool is_odd = fault == DKV_FAULT_DATAGRAM;
-        if (dkv_rand_below(rand, excuses ? 6 : is_odd ? 8 : 2) == 0) chosen |= 1u << fault;
+        bool is_rare = fault == DKV_FAULT_DATAGRAM || fault == DKV_FAULT_BLACKOUT;
+        if (dkv_rand_below(rand, excuses ? 6 : is_rare ? 8 : 2) == 0) chosen |= 1u << fault;
     }
     return chosen & allowed;
 }
@@ -111,6 +111,9 @@ static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
     switch (kind) {
     case DKV_FAULT_CRASH: dkv_world_crash(world, node); break;
     case DKV_FAULT_POWER_CUT: dkv_world_power_cut(world, node); break;
+    case DKV_FAULT_BLACKOUT:
+        for (uint16_t i = 0; i < chaos->n_nodes; i++) dkv_world_power_cut(world, i);
+        break;
     case DKV_FAULT_STOP: dkv_world_stop(world, node); break;
     case DKV_FAULT_PAUSE:
         dkv_world_pause(world, node);

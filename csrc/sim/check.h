@@ -10,8 +10,9 @@
 #include "sim/world.h"
 
 /* X(NAME, "sentence"). "Confirmed": the outcome of the write is APPLIED, or the node is named among
- * those that hold it. A node is excused from what it confirmed before its disk was wiped or
- * flipped; rules about reads do not apply while one of the key's nodes is excused. */
+ * those that hold it. Damage (a disk wiped, a bit flipped, a file lost) excuses a node from what it
+ * confirmed before; ABSENCE and STALE hold all the same as long as one of the nodes that confirmed
+ * is sound, but for the age of a value read at level one. */
 #define DKV_RULE_MAP(X)                                                                          \
     X(LOST_WRITE, "a node that confirmed a write holds it, or a newer one, as long as its disk") \
     X(TOO_FEW, "an applied write was confirmed by as many replicas as its level asks for")       \
