@@ -393,6 +393,33 @@ static void finish_ends_in_order(void) {
     server_del(s);
 }
 
+static void finish_all(server *s, void *arg) {
+    (void)arg;
+    for (unsigned i = 0; i < s->n_ends; i++) {
+        if (s->ends[i]->stream) dkv_rpc_stream_finish(s->ends[i]->stream);
+    }
+}
+
+/* A server may finish first: what it had queued arrives, and the client's end closes with 0. */
+static void a_server_may_finish_first(void) {
+    server *s = server_start();
+    client_open(s->port);
+    end e;
+    open_end(&e, ECHO_STREAM);
+    for (uint32_t i = 0; i < 100; i++) send_item(&e, i, 1000);
+    dkv_rpc_stream_flush(e.stream);
+    WAIT(e.items == 100);
+    server_do(s, finish_all, NULL);
+    WAIT(e.closed);
+    CHECK(e.err == DKV_OK && e.items == 100);
+    unsigned closed = 0;
+    WAIT((server_do(s, count_closed, &closed), closed == 1));
+    client_close();
+    server_stop(s);
+    CHECK(s->ends[0]->err == DKV_OK && s->ends[0]->finished == 0);
+    server_del(s);
+}
+
 /* Loops that go while streams and calls are open end them all, each told once. */
 static void loops_may_go_first(void) {
     for (int server_first = 0; server_first < 2; server_first++) {
@@ -651,6 +678,7 @@ static const check_test tests[] = {
     CHECK_TEST(a_client_may_cancel),
     CHECK_TEST(a_server_may_fail_a_stream),
     CHECK_TEST(finish_ends_in_order),
+    CHECK_TEST(a_server_may_finish_first),
     CHECK_TEST(loops_may_go_first),
     CHECK_TEST(a_closing_server_says_so),
     CHECK_TEST(streams_may_end_at_any_time),
