@@ -46,7 +46,7 @@ static void live(world *w, uint64_t steps) {
             world_step(w);
         }
         CHECK(err == DKV_OK || err == DKV_ERR_BUSY || err == DKV_ERR_NO_SPACE ||
-              (err == DKV_ERR_IO && !w->store == false));
+              (err == DKV_ERR_IO && w->store));
     }
 }
 
