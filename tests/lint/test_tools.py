@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -23,6 +24,25 @@ def check(*command):
 def test_c_code_is_laid_out_by_clang_format():
     files = support.project_files("csrc/*.[ch]", "node/*.[ch]", "tests/*.[ch]")
     check("clang-format", "--dry-run", "--Werror", *files)
+
+
+def test_clang_tidy_finds_no_likely_bugs():
+    # Left out: what is only a matter of taste here.
+    checks = "-*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-macro-parentheses"
+    checks += ",-bugprone-sizeof-expression,-bugprone-implicit-widening-of-multiplication-result"
+    gen = support.make("asan", "all") / "gen"
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-DPy_LIMITED_API=0x030B0000", "-Icsrc", f"-I{gen}"]
+    flags += ["-isystem", sysconfig.get_path("include")]
+    files = support.project_files("csrc/*.c", "node/*.c")
+    check(
+        "clang-tidy",
+        "--quiet",
+        "--warnings-as-errors=*",
+        f"--checks={checks}",
+        *files,
+        "--",
+        *flags,
+    )
 
 
 def test_python_code_is_laid_out_by_ruff():
