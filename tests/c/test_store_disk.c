@@ -5,8 +5,10 @@
  *                                   confirmed; says "full" when the disk is and goes on
  *     test_store_disk verify DIR    reads such numbers from standard input, opens the store and
  *                                   compares; prints what the opening found
+ *     test_store_disk opening DIR [RECORDS]
+ *                                   prints how long opening takes after a kill and a clean stop
  *     test_store_disk measure DIR [RECORDS]
- *                                   prints what puts, gets, syncs and opening cost here */
+ *                                   prints that, and what puts, gets and syncs cost here */
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
@@ -268,7 +270,8 @@ static void measure_synced(place *p, uint64_t batch, uint64_t rounds, uint64_t *
     snprintf(what, sizeof what, "put synced x%" PRIu64, batch);
     stopwatch watch = watch_start();
     for (uint64_t i = 0; i < rounds; i++) {
-        for (uint64_t b = 0; b < batch; b++) apply_plain(p, *hlc % 100000, *hlc + 1), ++*hlc;
+        for (uint64_t b = 0; b < batch; b++) apply_plain(p, (*hlc + b) % 100000, *hlc + b + 1);
+        *hlc += batch;
         settle(p);
     }
     watch_stop(watch, what, rounds * batch);
@@ -313,44 +316,68 @@ static void reopen(place *p, const char *what) {
     watch_stop(watch, what, 1);
 }
 
-static int mode_measure(place *p, uint64_t records) {
-    uint64_t hlc = 0;
+static void measure_puts(place *p, uint64_t records, uint64_t *hlc) {
     reopen(p, "open, new");
     stopwatch watch = watch_start();
     for (uint64_t i = 0; i < records; i++) {
-        while (apply_plain(p, i, ++hlc)) settle(p);
+        while (apply_plain(p, i, *hlc + 1)) settle(p);
+        ++*hlc;
         if (i % 64 == 63) turn(p);
     }
     watch_stop(watch, "put, 64 a turn, not awaited", records);
     settle(p);
-    watch_stop(watch, "  with the last sync", records);
     print_stats(p);
-    measure_gets(p, records, 200000);
-    watch = watch_start();
-    for (uint64_t i = 0; i < 100000; i++) {
-        dkv_store_digest(p->store, i * 0x9E3779B97F4A7C15u / 2, UINT64_MAX - 12345678 * i);
-    }
-    watch_stop(watch, "range digest", 100000);
+}
+
+static void measure_opening(place *p) {
     place_close(p);
     reopen(p, "open after a kill");
-    stopwatch closing = watch_start();
+    stopwatch watch = watch_start();
     int err = dkv_store_close_clean(p->store, dkv_disk_run_now, p->disk);
-    watch_stop(closing, err ? "close FAILED" : "close clean", 1);
+    watch_stop(watch, err ? "close FAILED" : "close clean", 1);
     place_close(p);
     reopen(p, "open after a clean stop");
     print_stats(p);
-    measure_synced(p, 1, 2000, &hlc);
-    measure_synced(p, 16, 1000, &hlc);
-    measure_synced(p, 128, 500, &hlc);
-    watch = watch_start();
+}
+
+static void measure_digests(const place *p) {
+    dkv_rand rand = {5};
+    stopwatch watch = watch_start();
+    for (uint64_t i = 0; i < 100000; i++) {
+        uint64_t first = dkv_rand_next(&rand) / 2;
+        dkv_store_digest(p->store, first, first + dkv_rand_next(&rand) / 2);
+    }
+    watch_stop(watch, "range digest", 100000);
+}
+
+static void measure_churn(place *p, uint64_t records, uint64_t *hlc) {
     dkv_rand rand = {9};
+    stopwatch watch = watch_start();
     for (uint64_t i = 0; i < 2 * records; i++) {
-        while (apply_plain(p, dkv_rand_below(&rand, records), ++hlc)) settle(p);
+        uint64_t key = dkv_rand_below(&rand, records);
+        while (apply_plain(p, key, *hlc + 1)) settle(p);
+        ++*hlc;
         if (i % 64 == 63) turn(p);
     }
     settle(p);
     watch_stop(watch, "churn, 2 x all", 2 * records);
     print_stats(p);
+}
+
+static int mode_measure(place *p, uint64_t records, bool only_opening) {
+    uint64_t hlc = 0;
+    measure_puts(p, records, &hlc);
+    if (!only_opening) {
+        measure_gets(p, records, 200000);
+        measure_digests(p);
+    }
+    measure_opening(p);
+    if (!only_opening) {
+        measure_synced(p, 1, 2000, &hlc);
+        measure_synced(p, 16, 1000, &hlc);
+        measure_synced(p, 128, 500, &hlc);
+        measure_churn(p, records, &hlc);
+    }
     place_close(p);
     return 0;
 }
@@ -527,8 +554,9 @@ int main(int argc, char **argv) {
     snprintf(p->path, sizeof p->path, "%s", argv[2]);
     if (strcmp(argv[1], "write") == 0) return mode_write(p);
     if (strcmp(argv[1], "verify") == 0) return mode_verify(p);
-    if (strcmp(argv[1], "measure") == 0) {
-        return mode_measure(p, argc > 3 ? strtoull(argv[3], NULL, 10) : 1000000);
+    bool only_opening = strcmp(argv[1], "opening") == 0;
+    if (only_opening || strcmp(argv[1], "measure") == 0) {
+        return mode_measure(p, argc > 3 ? strtoull(argv[3], NULL, 10) : 1000000, only_opening);
     }
     return check_main(tests, sizeof tests / sizeof *tests, argc, argv);
 }
