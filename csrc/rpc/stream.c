@@ -170,8 +170,8 @@ static void deliver(dkv_rpc_stream *stream, grpc_byte_buffer *message) {
 }
 
 static void on_peer_finished(dkv_rpc_stream *stream) {
-    bool in_order =
-        !stream->over && !stream->err && !grpc_call_failed_before_recv_message(stream->call);
+    bool in_order = !stream->over && !stream->err && !stream->finishing &&
+                    !grpc_call_failed_before_recv_message(stream->call);
     if (!stream->server || !in_order) return;
     if (stream->events->finished) {
         stream->events->finished(stream->user, stream);
