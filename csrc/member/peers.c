@@ -46,7 +46,6 @@ struct dkv_peers {
     uint64_t links_opened;
     uint64_t durable_changes;
     int64_t next_ns; /* no timer is due before */
-    int64_t ticked_ns;
     bool clock_off;
 };
 
@@ -492,10 +491,10 @@ static void forgive_own_pause(dkv_peers *peers, const dkv_moment *at) {
 }
 
 void dkv_peers_tick(dkv_peers *peers, const dkv_moment *at) {
-    if (at->now_ns - peers->ticked_ns > dkv_ns_of_ms(peers->options.timing.silence_ms) / 2) {
+    /* A tick that comes this long after it was due: this node itself was stopped. */
+    if (at->now_ns - dkv_ns_of_ms(peers->options.timing.silence_ms) / 2 > peers->next_ns) {
         forgive_own_pause(peers, at);
     }
-    peers->ticked_ns = at->now_ns;
     if (at->now_ns < peers->next_ns) return;
     for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
         if (i != peers->options.self && due(peers, &peers->all[i]) <= at->now_ns) {
