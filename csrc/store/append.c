@@ -63,12 +63,11 @@ void dkv_append_free(dkv_append *append) {
 /* Moves `durable` and `syncing` on as far as syncs have come. */
 static void advance(dkv_append *append) {
     dkv_segment *segment = append->syncing;
-    while (segment && segment->sealed && segment->dir_synced && segment->synced == segment->end) {
+    while (segment && segment->sealed && segment->synced == segment->end) {
         segment = segment->next;
     }
     append->syncing = segment;
-    append->durable =
-        segment ? segment->base + (segment->dir_synced ? segment->synced : 0) : append->appended;
+    append->durable = segment ? segment->base + segment->synced : append->appended;
 }
 
 /* Adds bytes to the tail; there is room. */
@@ -85,7 +84,7 @@ static void append_record(dkv_append *append, dkv_log_record record) {
     dkv_segment *segment = append->active;
     uint32_t len = dkv_log_length(record.record.key.len, record.record.value.len);
     dkv_log_at at = {append->identity->store_id, segment->number, segment->end};
-    record.synced_upto = segment->dir_synced ? segment->synced : 0;
+    record.synced_upto = segment->synced;
     dkv_log_encode(extend(append, len), at, &record);
 }
 
@@ -260,6 +259,7 @@ static dkv_disk_job *next_write(dkv_append *append) {
     return &append->write_job;
 }
 
+/* The directory entry of a segment comes first: bytes that are synced can be found again. */
 static dkv_disk_job *next_sync(dkv_append *append) {
     dkv_segment *segment = append->syncing;
     if (append->sync_out || !segment || !segment->created) return NULL;

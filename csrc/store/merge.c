@@ -23,7 +23,7 @@ bool dkv_store_merge_is_behind(const dkv_store *store) {
 
 /* True if everything in the segment is durable, and nothing comes to it. */
 static bool is_settled(const dkv_segment *segment) {
-    return segment->sealed && segment->dir_synced && segment->synced == segment->end;
+    return segment->sealed && segment->synced == segment->end;
 }
 
 /* ---- choosing and reading a victim ---- */

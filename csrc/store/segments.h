@@ -12,7 +12,7 @@ typedef struct dkv_segment {
     uint32_t slot;
     uint32_t end;     /* bytes appended, on disk or about to be */
     uint32_t written; /* bytes that a WRITE has put into the file */
-    uint32_t synced;  /* bytes that survive a power loss once dir_synced */
+    uint32_t synced;  /* bytes that survive a power loss */
     bool created;
     bool dir_synced;
     bool sealed;              /* takes no more records */

@@ -123,6 +123,26 @@ static void survives_a_full_disk(void) {
     }
 }
 
+/* On a full disk records may be outdated by writes that stand in memory only: their segments must
+ * stay, though nothing in them is alive for the process. */
+static void full_disk_keeps_what_memory_outdates(void) {
+    world *w = new_world(check_seed);
+    w->max_value = 16000;
+    CHECK(world_open(w) == DKV_OK);
+    write_and_settle(w, 300);
+    dkv_sim_disk_limit(w->disk, dkv_sim_disk_bytes(w->disk));
+    write_some(w, 1000);
+    world_settle(w);
+    CHECK(w->n_refused > 0 && w->n_waiting == 0);
+    for (int i = 0; i < 3; i++) {
+        dkv_store_retry(w->store);
+        world_settle(w);
+    }
+    world_stop(w, STOP_POWER);
+    dkv_sim_disk_limit(w->disk, 0);
+    CHECK(world_open(w) == DKV_OK && world_compare(w) == 0);
+}
+
 /* A crash after each single job of a life with merging, and then after each job of the recovery. */
 static void crash_after_every_job(void) {
     for (uint64_t crash = 1;; crash++) {
@@ -340,6 +360,7 @@ static void snapshot_gives_the_same_index(void) {
 static const check_test tests[] = {
     CHECK_TEST(survives_any_life),
     CHECK_TEST(survives_a_full_disk),
+    CHECK_TEST(full_disk_keeps_what_memory_outdates),
     CHECK_TEST(crash_after_every_job),
     CHECK_TEST(writes_share_syncs),
     CHECK_TEST(too_much_unsynced_is_busy),
