@@ -1,0 +1,127 @@
+"""Campaigns: random clusters, work and faults keep what dkv promises; planted bugs are found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import support
+from dkv import errors, sim
+
+SEEDS = 1200
+BATCHES = 8
+PLANT_SEEDS = 60
+PLANTS = {
+    "CONFIRM_BEFORE_SYNC": {"LOST_WRITE"},
+    "BELIEVE_OLDER": {"STALE", "ABSENCE"},
+}
+
+
+def failing(run: sim.Campaign, *options: str) -> str:
+    replay = " ".join(["python -m dkv.sim --seed", str(run.seed), *options])
+    return f"{run.violation}\nreplay: {replay}"
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_all_promises_are_kept(batch: int) -> None:
+    """With all kinds of faults."""
+    n = SEEDS // BATCHES
+    for seed in range(1 + batch * n, 1 + (batch + 1) * n):
+        run = sim.campaign(seed)
+        assert run.violation is None, failing(run)
+
+
+@pytest.mark.parametrize("fault", sim.FAULTS)
+def test_each_kind_of_fault_alone(fault: str) -> None:
+    """Whatever needs a certain fault is not hidden by others."""
+    happened = 0
+    for seed in range(1, 41):
+        run = sim.campaign(seed, faults=[fault])
+        happened += run.faults == (fault,)
+        assert run.violation is None, failing(run, "--fault", fault)
+    assert happened
+
+
+def test_nothing_fails_without_faults() -> None:
+    """Every operation succeeds that has time enough, in clusters without faults."""
+    done = operations = 0
+    for seed in range(1, 101):
+        run = sim.campaign(seed, faults=[])
+        assert run.violation is None, failing(run, "--no-faults")
+        for operation in run.world.history:
+            assert operation.error in (None, "NOT_FOUND", "DEADLINE", "UNAVAILABLE")
+            done += operation.error in (None, "NOT_FOUND")
+            operations += 1
+    assert done > 0.98 * operations
+
+
+def test_campaigns_do_what_they_are_for() -> None:
+    """They have faults, conflicts and reads that find something, in clusters of all sizes."""
+    runs = [sim.campaign(seed) for seed in range(1, 101)]
+    assert {run.nodes for run in runs} == set(range(1, 10))
+    assert {run.replication for run in runs} == set(range(1, 6))
+    assert set().union(*(run.faults for run in runs)) == set(sim.FAULTS)
+    assert sum(run.applied for run in runs) > 5000
+    assert sum(run.found for run in runs) > 5000
+    outcomes = {operation.outcome for run in runs for operation in run.world.history}
+    assert outcomes == {None, "applied", "not applied", "unknown"}
+
+
+def test_an_unknown_fault_is_refused() -> None:
+    with pytest.raises(errors.InvalidArgumentError):
+        sim.campaign(1, faults=["boredom"])
+
+
+# ---- planted bugs ----
+
+
+def run_program(package: Path | None, *options: str) -> subprocess.CompletedProcess[str]:
+    """`python -m dkv.sim`, with the package in this directory instead of the installed one."""
+    environment = {**os.environ}
+    if package:
+        environment["PYTHONPATH"] = str(package)
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "dkv.sim", *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def planted(plant: str, directory: Path) -> Path:
+    """The package with the native module of a build in which this bug was planted."""
+    out = f"build/plant-{plant.lower()}"
+    target = f"{out}/py/_core.abi3.so"
+    command = ["make", "-f", "csrc/build.mk", f"-j{len(os.sched_getaffinity(0))}", target]
+    command += [f"OUT={out}", f"PLANT={plant}", f"PYTHON={sys.executable}"]
+    subprocess.run(command, cwd=support.ROOT, check=True, capture_output=True)
+    package = directory / "dkv"
+    package.mkdir()
+    for file in (support.ROOT / "dkv").glob("*.py"):
+        (package / file.name).symlink_to(file)
+    (package / "_core.abi3.so").symlink_to(support.ROOT / target)
+    return directory
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_bug_is_found(plant: str, tmp_path: Path) -> None:
+    """The same seeds find nothing in the proper build: test_all_promises_are_kept."""
+    assert PLANT_SEEDS <= SEEDS
+    done = run_program(planted(plant, tmp_path), "--seed", "1", "--runs", str(PLANT_SEEDS))
+    assert done.returncode == 1, done.stdout
+    rule = done.stdout.split("VIOLATION ", 1)[1].split(":", 1)[0]
+    assert rule in PLANTS[plant], done.stdout
+    for part in ("seed ", "history of the key:", "the last that happened:"):
+        assert part in done.stdout
+
+
+def test_the_program_says_what_it_did() -> None:
+    done = run_program(None, "--seed", "1", "--runs", "3", "--fault", "crash")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("3 campaigns kept all promises")
+    one = run_program(None, "--seed", "2", "--trace")
+    assert one.returncode == 0, one.stdout
+    assert "seed 2: " in one.stdout and " message " in one.stdout

@@ -1,0 +1,399 @@
+"""Scripted worlds: what a cluster does when this or that happens to it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from dkv import errors
+from dkv.sim import World
+
+KEY = "key"
+
+
+def others(world: World, node: str) -> set[str]:
+    return set(world.nodes) - {node}
+
+
+def without_replica(world: World, key: str = KEY) -> str:
+    return next(node for node in world.nodes if node not in world.ring.replicas(key))
+
+
+def holders(world: World, key: str = KEY) -> set[str]:
+    return {node for node, version in world.replicas_holding(key).items() if version}
+
+
+# ---- one seed, one course ----
+
+
+def run_a_script(seed: int) -> World:
+    world = World(5, seed=seed)
+    for i in range(20):
+        world.put(f"key {i}", bytes(i))
+    world.power_cut("n2")
+    for i in range(20):
+        world.get(f"key {i}")
+    world.start("n2")
+    world.run(seconds=1)
+    return world
+
+
+def test_the_same_calls_give_the_same_trace() -> None:
+    first, again, other = run_a_script(1), run_a_script(1), run_a_script(2)
+    assert first.trace == again.trace
+    assert first.trace_hash == again.trace_hash != other.trace_hash
+
+
+def test_another_process_gives_the_same_trace() -> None:
+    program = (
+        "from dkv.sim import campaign; run = campaign(5);"
+        "print(run.trace_hash, run.events, run.violation)"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(printed) == 1
+
+
+def test_the_hash_does_not_depend_on_keeping_the_trace() -> None:
+    kept, dropped = World(3, trace=True), World(3, trace=False)
+    for world in (kept, dropped):
+        world.put(KEY, b"value")
+    assert kept.trace_hash == dropped.trace_hash
+    assert kept.trace and not dropped.trace
+
+
+# ---- reading and writing ----
+
+
+def test_a_put_is_on_all_replicas_and_nowhere_else() -> None:
+    world = World(8)
+    result = world.put(KEY, b"value")
+    assert set(result.replicas) == holders(world) == set(world.ring.replicas(KEY))
+    assert world.get_versioned(KEY).version == result.version
+
+
+@pytest.mark.parametrize("value", [b"", b"v", bytes(range(256)) * 4096])
+def test_values_of_all_sizes_come_back(value: bytes) -> None:
+    world = World(4)
+    world.put(KEY, value)
+    for node in world.nodes:
+        assert world.get(KEY, via=node) == value
+    assert world.get(KEY, read="all") == value
+
+
+def test_a_deleted_key_is_absent() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.delete(KEY)
+    with pytest.raises(errors.NotFoundError):
+        world.get(KEY)
+    assert holders(world) == set()
+
+
+def test_limits_are_refused_and_change_nothing() -> None:
+    world = World(3)
+    for key, value in (("", b""), (b"k" * 1025, b""), (KEY, bytes(2**20 + 1))):
+        with pytest.raises(errors.InvalidArgumentError):
+            world.put(key, value)
+    assert world.history == []
+
+
+def test_operations_under_way_at_once_do_not_disturb_each_other() -> None:
+    world = World(5)
+    numbers = [world.submit("put", f"key {i}", bytes([i])) for i in range(200)]
+    assert all(world.wait(number).error is None for number in numbers)
+    assert [world.get(f"key {i}") for i in range(200)] == [bytes([i]) for i in range(200)]
+
+
+# ---- crashes ----
+
+
+@pytest.mark.parametrize("kill", [World.crash, World.power_cut, World.pause])
+def test_reads_go_on_when_the_owner_is_gone(kill: Callable[[World, str], None]) -> None:
+    world = World(5)
+    world.put(KEY, b"value")
+    kill(world, world.ring.owner(KEY))
+    began = world.time
+    assert world.get(KEY) == b"value"
+    assert world.time - began < 1
+
+
+def test_a_put_needs_all_replicas_and_a_majority_is_the_way_out() -> None:
+    world = World(5)
+    world.put(KEY, b"old")
+    victim = world.ring.replicas(KEY)[1]
+    world.crash(victim)
+    world.run(seconds=1)
+    with pytest.raises(errors.UnavailableError, match='write="quorum"') as caught:
+        world.put(KEY, b"new")
+    assert caught.value.outcome == "not applied"
+    assert caught.value.nodes == (victim,)
+    assert world.get(KEY) == b"old"
+    assert victim not in world.put(KEY, b"new", write="quorum").replicas
+
+
+def test_a_power_cut_of_all_machines_loses_nothing_confirmed() -> None:
+    world = World(5)
+    versions = {f"key {i}": world.put(f"key {i}", bytes([i])).version for i in range(50)}
+    for node in world.nodes:
+        world.power_cut(node)
+    for node in world.nodes:
+        world.start(node)
+    for key, version in versions.items():
+        assert world.get_versioned(key, read="all").version == version
+
+
+def test_what_was_not_confirmed_is_unknown_and_settles_with_the_next_write() -> None:
+    world = World(3, disk=0.01)
+    world.put(KEY, b"old")
+    number = world.submit("put", KEY, b"new", via=world.ring.owner(KEY))
+    world.run(seconds=0.002)
+    world.power_cut(world.ring.replicas(KEY)[2])
+    operation = world.wait(number)
+    assert (operation.error, operation.outcome) == ("UNAVAILABLE", "unknown")
+    assert operation.version is not None
+    world.start(world.ring.replicas(KEY)[2])
+    world.run(seconds=3)
+    assert world.get(KEY) in (b"old", b"new")
+    assert world.put(KEY, b"newer").version > operation.version
+    assert world.get(KEY, read="all") == b"newer"
+
+
+def test_a_clean_stop_makes_a_clean_start() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.stop("n2")
+    assert world.state("n2") == "down"
+    world.start("n2")
+    assert [entry for entry in world.trace if entry.kind == "start"][-1].text.startswith("clean")
+    assert world.replicas_holding(KEY)["n2"]
+
+
+def test_a_paused_process_answers_late_writes_honestly() -> None:
+    world = World(4, seed=3)
+    node = without_replica(world)
+    number = world.submit("put", KEY, b"value", via=node, timeout=0.1)
+    world.run(seconds=0.000_6)  # its links are being opened
+    world.pause(node)
+    world.run(seconds=0.3)
+    world.resume(node)
+    assert world.wait(number).outcome == "not applied"
+    world.run(seconds=1)
+    assert holders(world) == set()
+
+
+# ---- the network ----
+
+
+def test_a_majority_goes_on_without_the_minority() -> None:
+    world = World(3)
+    world.put(KEY, b"old")
+    world.partition({"n1"}, {"n2", "n3"})
+    world.run(seconds=3)
+    world.put(KEY, b"new", write="quorum", via="n2")
+    assert world.get(KEY, read="quorum", via="n3") == b"new"
+    with pytest.raises(errors.UnavailableError):
+        world.put(KEY, b"other", write="quorum", via="n1")
+    with pytest.raises(errors.Error):
+        world.get(KEY, read="quorum", via="n1")
+    assert world.get(KEY, via="n1") == b"old"  # level one: what it has
+    world.heal()
+    world.run(seconds=3)
+    assert world.get(KEY, read="quorum", via="n1") == b"new"
+
+
+def test_one_deaf_direction_is_enough_for_silence() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.partition({"n1"}, {"n2"}, one_way=True)
+    with pytest.raises(errors.Error) as caught:
+        world.put(KEY, b"new", via="n1", timeout=4)
+    assert caught.value.outcome in ("not applied", "unknown")
+    world.heal()
+    world.run(seconds=5)
+    world.put(KEY, b"newer", via="n1")
+
+
+def test_a_read_of_all_does_not_end_with_fewer_answers() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.run(seconds=2)
+    world.partition({"n1"}, {"n2", "n3"})
+    with pytest.raises(errors.TimeoutError):
+        world.get(KEY, read="all", via="n1", timeout=0.1)
+
+
+def test_a_lossy_network_costs_time_and_nothing_else() -> None:
+    world = World(5, seed=4, drop=0.02, duplicate=0.05, reorder=0.1, break_=0.001)
+    confirmed = {}
+    for i in range(300):
+        try:
+            confirmed[f"key {i % 30}"] = world.put(f"key {i % 30}", b"%d" % i, timeout=2).version
+        except errors.Error as error:
+            assert error.outcome in ("not applied", "unknown")
+    assert len(confirmed) == 30
+    for key, version in confirmed.items():
+        for node in world.ring.replicas(key):
+            held = world.replicas_holding(key)[node]
+            assert held and held >= version
+
+
+# ---- clocks ----
+
+
+def test_a_later_write_wins_whatever_the_clocks_say() -> None:
+    world = World(3)
+    world.skew("n1", 200)
+    first = world.put(KEY, b"first", via="n1")
+    world.skew("n1", -200)
+    second = world.put(KEY, b"second", via="n2")
+    third = world.put(KEY, b"third", via="n1")
+    assert first.version < second.version < third.version
+    assert world.get(KEY) == b"third"
+
+
+def test_a_node_far_off_the_others_does_not_coordinate() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.skew("n1", 2000)
+    for _ in range(8):  # clocks are compared while nodes talk
+        world.get(KEY, read="all", via="n1")
+        world.run(seconds=0.5)
+    with pytest.raises(errors.ClockError) as caught:
+        world.put(KEY, b"new", via="n1")
+    assert caught.value.outcome == "not applied"
+    world.put(KEY, b"new", via="n2")
+    world.skew("n1", 0)
+    for _ in range(8):
+        world.get(KEY, read="all", via="n1")
+        world.run(seconds=0.5)
+    world.put(KEY, b"newer", via="n1")
+
+
+# ---- disks ----
+
+
+def test_a_full_disk_refuses_writes_and_recovers_by_itself() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.limit_disk("n2", 1)
+    with pytest.raises(errors.Error):
+        world.put(KEY, b"new")
+    world.run(seconds=1)
+    with pytest.raises(errors.NoSpaceError) as caught:
+        world.put(KEY, b"new")
+    assert caught.value.outcome == "not applied"
+    assert world.get(KEY) in (b"value", b"new")
+    world.limit_disk("n2", None)
+    world.run(seconds=2)
+    world.put(KEY, b"newer")
+    assert world.get(KEY, read="all") == b"newer"
+
+
+def test_a_node_stops_when_its_disk_fails_to_sync() -> None:
+    world = World(3)
+    confirmed = world.put(KEY, b"value").version
+    world.fail_syncs("n2")
+    with pytest.raises(errors.Error) as caught:
+        world.put(KEY, b"new")
+    assert caught.value.outcome == "unknown"
+    assert world.state("n2") == "down"
+    world.start("n2")
+    world.run(seconds=3)
+    version = world.replicas_holding(KEY)["n2"]
+    assert version and version >= confirmed
+    world.put(KEY, b"newer")
+
+
+def lose_everything(world: World, node: str) -> None:
+    world.power_cut(node)
+    world.wipe(node)
+    world.start(node)
+
+
+def lose_the_log(world: World, node: str) -> None:
+    world.power_cut(node)
+    world.lose_file(node)
+    world.start(node)
+
+
+@pytest.mark.parametrize("lose", [lose_everything, lose_the_log])
+def test_a_node_that_lost_its_data_is_not_believed(lose: Callable[[World, str], None]) -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    lose(world, "n1")
+    world.run(seconds=3)
+    assert world.replicas_holding(KEY)["n1"] is None
+    assert world.get(KEY, via="n1") == b"value"
+    with pytest.raises(errors.NotFoundError):
+        world.get("no such key", via="n1")  # by the word of the others
+    world.partition({"n1"}, {"n2", "n3"})
+    with pytest.raises(errors.UnavailableError):
+        world.get(KEY, via="n1", timeout=3)
+
+
+def test_damage_behind_the_end_of_the_log_is_served_by_the_others() -> None:
+    world = World(3, segment_bytes=65536)
+    for i in range(200):
+        world.put(f"key {i}", b"%d" % i + bytes(1000))
+    world.power_cut("n1")
+    for _ in range(20):
+        world.flip("n1")
+    world.start("n1")
+    world.run(seconds=3)
+    for i in range(200):
+        assert world.get(f"key {i}", via="n1").startswith(b"%d" % i)
+
+
+# ---- the surface ----
+
+
+def test_history_and_trace_tell_what_happened() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    with pytest.raises(errors.NotFoundError):
+        world.get("other", via="n2")
+    put, get = world.history
+    assert (put.kind, put.key, put.value, put.error, put.outcome, put.via) == (
+        *("put", b"key", b"value", None, "applied", None),
+    )
+    assert (get.kind, get.error, get.outcome, get.via) == ("get", "NOT_FOUND", None, "n2")
+    assert put.answered is not None and put.invoked < put.answered <= get.invoked
+    kinds = {entry.kind for entry in world.trace}
+    assert {"start", "connect", "message", "disk", "invoke", "request", "reply"} <= kinds
+    times = [entry.time for entry in world.trace]
+    assert times == sorted(times)
+    assert world.messages == sum(entry.kind == "message" for entry in world.trace)
+
+
+def test_what_does_not_exist_is_refused() -> None:
+    world = World(3)
+    with pytest.raises(errors.InvalidArgumentError, match="n9"):
+        world.crash("n9")
+    with pytest.raises(errors.InvalidArgumentError):
+        World(2, replication=3)
+    with pytest.raises(errors.InvalidArgumentError):
+        World(3, seed=-1)
+    with pytest.raises(errors.InvalidArgumentError):
+        World(3, drop=1.5)
+    with pytest.raises(IndexError):
+        world.wait(0)
+
+
+def test_a_running_node_keeps_its_disk() -> None:
+    world = World(3)
+    for lose in (world.wipe, world.lose_file):
+        with pytest.raises(errors.PreconditionError):
+            lose("n1")
+
+
+def test_zones_and_weights_are_those_of_the_ring() -> None:
+    nodes = {"a": {"zone": "east"}, "b": {"zone": "east"}, "c": {"zone": "west", "weight": 2}}
+    world = World(nodes, replication=2)
+    for i in range(20):
+        assert "c" in world.put(f"key {i}", b"").replicas
