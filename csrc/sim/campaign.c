@@ -110,7 +110,8 @@ static int make_world(campaign *c, uint64_t seed, bool keep_trace) {
                                      .loop_max_us = PICK(c, 1, 20, 20, 1000),
                                      .segment_bytes = PICK(c, 65536, 65536, 1 << 20),
                                      .keep_trace = keep_trace};
-        if (below(c, 4) == 0) { /* an impatient cluster */
+        if (below(c, 4) == 0) { /* an impatient cluster, on disks that are fast enough for that */
+            options.disk_max_us = PICK(c, 50, 400, 5000);
             options.timing = (dkv_timing){.attempt_ms = 10,
                                           .connect_ms = 50,
                                           .ping_ms = 30,

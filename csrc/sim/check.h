@@ -12,7 +12,8 @@
 /* X(NAME, "sentence"). "Confirmed": the outcome of the write is APPLIED, or the node is named among
  * those that hold it. Damage (a disk wiped, a bit flipped, a file lost) excuses a node from what it
  * confirmed before; ABSENCE and STALE hold all the same as long as one of the nodes that confirmed
- * is sound, but for the age of a value read at level one. */
+ * is sound, but for the age of a value read at level one, and but for damage that cannot be noticed
+ * (dkv_world_end_flipped_at). */
 #define DKV_RULE_MAP(X)                                                                          \
     X(LOST_WRITE, "a node that confirmed a write holds it, or a newer one, as long as its disk") \
     X(TOO_FEW, "an applied write was confirmed by as many replicas as its level asks for")       \

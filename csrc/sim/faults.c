@@ -50,11 +50,34 @@ int dkv_world_lose_file(dkv_world *world, uint16_t node) {
     return err;
 }
 
+/* The highest number of a segment on the disk. */
+static uint32_t newest_segment(dkv_sim_node *sn) {
+    dkv_disk_file *files = calloc(DKV_DISK_FILES_MAX, sizeof *files);
+    if (!files) {
+        sn->world->err = DKV_ERR_NO_MEMORY;
+        return 0;
+    }
+    dkv_disk_job list = {
+        .op = DKV_DISK_LIST, .len_bytes = DKV_DISK_FILES_MAX, .data = (uint8_t *)files};
+    dkv_sim_disk_run(sn->disk, &list);
+    uint32_t newest = 0;
+    for (uint32_t i = 0; i < list.done_bytes; i++) {
+        if (files[i].kind == DKV_FILE_SEGMENT && files[i].number > newest) {
+            newest = files[i].number;
+        }
+    }
+    free(files);
+    return newest;
+}
+
 int dkv_world_flip(dkv_world *world, uint16_t node) {
+    dkv_sim_node *sn = &world->nodes[node];
     dkv_disk_file file;
-    int err = dkv_sim_disk_flip_any(world->nodes[node].disk, &file);
-    if (!err) note_damage(&world->nodes[node], DKV_TRACE_FLIP, file);
-    return err;
+    int err = dkv_sim_disk_flip_any(sn->disk, &file);
+    if (err) return err;
+    note_damage(sn, DKV_TRACE_FLIP, file);
+    if (file.number == newest_segment(sn)) sn->end_flipped_at = world->now;
+    return DKV_OK;
 }
 
 void dkv_world_capacity(dkv_world *world, uint16_t node, uint64_t bytes) {
@@ -72,6 +95,10 @@ void dkv_world_fail_syncs(dkv_world *world, uint16_t node, uint32_t count) {
 
 int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node) {
     return world->nodes[node].damaged_at;
+}
+
+int64_t dkv_world_end_flipped_at(const dkv_world *world, uint16_t node) {
+    return world->nodes[node].end_flipped_at;
 }
 
 uint32_t dkv_world_fatals(const dkv_world *world, uint16_t node) {

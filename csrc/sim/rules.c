@@ -224,18 +224,22 @@ static bool check_value(dkv_check *check, const dkv_world *world, const key_fact
 
 /* ---- pairs of operations ---- */
 
-/* True if a node of the key may have lost what it confirmed since `since_ns`. */
-static bool is_damaged(const dkv_world *world, const key_facts *key, int64_t since_ns) {
+typedef int64_t (*damage)(const dkv_world *world, uint16_t node);
+
+/* True if a node of the key has suffered such damage since `since_ns`. */
+static bool is_damaged(const dkv_world *world, const key_facts *key, damage last_at,
+                       int64_t since_ns) {
     const dkv_ring *ring = dkv_world_ring(world);
     const uint16_t *list = dkv_ring_replicas(ring, key->hash.token);
     for (unsigned i = 0; i < dkv_ring_replication(ring); i++) {
-        if (dkv_world_damaged_at(world, list[i]) >= since_ns) return true;
+        if (last_at(world, list[i]) >= since_ns) return true;
     }
     return false;
 }
 
-/* True if every node that confirmed the write may have lost it. */
-static bool is_gone(const dkv_world *world, const dkv_sim_op *write) {
+/* True if every node that confirmed the write may have lost it, or one without knowing. */
+static bool is_gone(const dkv_world *world, const key_facts *key, const dkv_sim_op *write) {
+    if (is_damaged(world, key, dkv_world_end_flipped_at, write->invoked_ns)) return true;
     const dkv_sim_nodes *holding = &write->result.holding;
     for (uint8_t i = 0; i < holding->n; i++) {
         if (dkv_world_damaged_at(world, holding->nodes[i]) < write->invoked_ns) return false;
@@ -267,9 +271,10 @@ static bool check_read_after(const dkv_world *world, const key_facts *key, uint6
                              uint64_t read_number, dkv_violation *out) {
     const dkv_sim_op *write = dkv_world_op(world, write_number);
     const dkv_sim_op *read = dkv_world_op(world, read_number);
-    if (is_gone(world, write)) return true;
+    if (is_gone(world, key, write)) return true;
     dkv_version version = write->result.version;
-    bool may_be_old = needs(world, read) == 1 && is_damaged(world, key, write->invoked_ns);
+    bool may_be_old =
+        needs(world, read) == 1 && is_damaged(world, key, dkv_world_damaged_at, write->invoked_ns);
     if (read->result.err == DKV_OK && !may_be_old &&
         dkv_version_cmp(read->result.version, version) < 0) {
         return dkv_check_fail(out, DKV_RULE_STALE, read_number, write_number,
@@ -291,7 +296,7 @@ static bool check_write_after(const dkv_world *world, const key_facts *key, uint
     dkv_version version = dkv_check_version(world, second_number);
     unsigned all = dkv_ring_replication(dkv_world_ring(world));
     if (needs(world, first) < all || dkv_version_is_none(version)) return true;
-    if (is_damaged(world, key, first->invoked_ns)) return true;
+    if (is_damaged(world, key, dkv_world_damaged_at, first->invoked_ns)) return true;
     if (dkv_version_cmp(version, first->result.version) > 0) return true;
     return dkv_check_fail(out, DKV_RULE_ORDER, second_number, first_number,
                           "version " VERSION_FORMAT " was issued after " VERSION_FORMAT

@@ -402,7 +402,11 @@ int dkv_world_new(const dkv_world_options *options, dkv_world **out) {
     if (!world->nodes || !world->cuts) goto fail;
     for (uint16_t i = 0; i < world->n_nodes; i++) {
         dkv_sim_node *sn = &world->nodes[i];
-        *sn = (dkv_sim_node){.world = world, .index = i, .tick_at = INT64_MAX, .damaged_at = -1};
+        *sn = (dkv_sim_node){.world = world,
+                             .index = i,
+                             .tick_at = INT64_MAX,
+                             .damaged_at = -1,
+                             .end_flipped_at = -1};
         err = dkv_sim_disk_new(dkv_rand_next(&world->rand), &sn->disk);
         if (!err) err = dkv_world_start(world, i);
         if (err) goto fail;
