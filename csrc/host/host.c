@@ -15,10 +15,10 @@
 #include "base/err.h"
 #include "host/internal.h"
 
-#define COMPLETIONS_MAX 256u /* of gRPC in one round */
-#define DISK_PASSES_MAX 8u   /* in one round: a long merge must not keep requests waiting */
-#define STOP_MS 2000u        /* how long a stop waits for what is under way */
-#define STOP_JOBS_MS 3000u   /* ... and then for the disk */
+#define COMPLETIONS_MAX 16u /* of gRPC in one round: answers wait for its end */
+#define DISK_PASSES_MAX 8u  /* in one round: a long merge must not keep requests waiting */
+#define STOP_MS 2000u       /* how long a stop waits for what is under way */
+#define STOP_JOBS_MS 3000u  /* ... and then for the disk */
 
 static const dkv_rpc_method methods[] = {
     {.path = "/dkv.v1.KV/Get", .unary = dkv_call_get},

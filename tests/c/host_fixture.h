@@ -17,7 +17,7 @@
 #include "tsan_quiet.h"
 
 #define NODES_MAX 3u
-#define PATIENCE_S 20 /* after so long a wait has failed */
+#define PATIENCE_S 60 /* after so long a wait has failed */
 
 /* ---- nodes ---- */
 
@@ -62,6 +62,7 @@ static inline dkv_host_options options_of(cluster *c, unsigned i) {
         .map = c->map,
         .id = c->machines[i].id,
         .data_dir = c->machines[i].dir,
+        .timing = {.silence_ms = 30000}, /* sanitizers and busy machines are slow, not dead */
         .log = quiet,
         .log_user = &c->machines[i],
     };
@@ -276,11 +277,12 @@ static inline void close_talk(cluster *c, talk *t) {
 }
 
 static inline dkv_request put_of(const char *key, dkv_slice value) {
-    return (dkv_request){.op = DKV_OP_PUT, .key = dkv_slice_of(key), .value = value};
+    return (dkv_request){
+        .op = DKV_OP_PUT, .timeout_ms = 60000, .key = dkv_slice_of(key), .value = value};
 }
 
 static inline dkv_request get_of(const char *key) {
-    return (dkv_request){.op = DKV_OP_GET, .key = dkv_slice_of(key)};
+    return (dkv_request){.op = DKV_OP_GET, .timeout_ms = 60000, .key = dkv_slice_of(key)};
 }
 
 /* Asks one thing on a session of its own, until it succeeds: nodes that have just started may have

@@ -179,7 +179,7 @@ static uint64_t gets_of(cluster *c, unsigned i) {
 
 /* A client that asks for far more than it reads is held up, and is answered once it reads. */
 static void a_client_that_does_not_read_is_held_up(void) {
-    enum { N = 2000, LEN = 200000 }; /* 400 MB of answers */
+    enum { N = 800, LEN = 200000 }; /* 160 MB of answers */
     cluster *c = start_cluster();
     dkv_request put = put_of("key", large_value(LEN));
     insist(c, 0, &put);
@@ -190,7 +190,7 @@ static void a_client_that_does_not_read_is_held_up(void) {
     dkv_rpc_stream_flush(t->stream);
     int64_t pause_ns = now_ns() + 300 * (int64_t)1000000;
     AWAIT(c, now_ns() > pause_ns);
-    CHECK(gets_of(c, 0) < N / 4);
+    CHECK(gets_of(c, 0) < N / 2);
     dkv_rpc_stream_pause(t->stream, false);
     AWAIT(c, t->n_replies == N);
     for (uint64_t id = 0; id < N; id++) CHECK(t->by_id[id].err == DKV_OK);
@@ -200,7 +200,7 @@ static void a_client_that_does_not_read_is_held_up(void) {
 
 /* So are those who put far more at once than a node will hold. */
 static void large_puts_are_taken_as_they_can_be_answered(void) {
-    enum { N = 60 };
+    enum { N = 24 };
     cluster *c = start_cluster();
     dkv_request put = put_of("key", large_value(sizeof large));
     insist(c, 0, &put);
