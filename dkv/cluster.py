@@ -9,6 +9,7 @@ Each node has its own process, port, data directory, configuration file and log,
 directory:
 
     n1.yaml  n1.log  n1/     and so on for every node
+    cluster.json             which nodes share the keys: a directory is for one such cluster
 
 Ports come from the kernel. For each node the cluster keeps a socket bound to the node's port, but
 not listening, as long as it exists: so nobody is given the port while the node is down, and the
@@ -29,7 +30,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dkv import node_program
 from dkv.errors import InvalidArgumentError, PreconditionError, TimeoutError, UnavailableError
-from dkv.ring import Nodes, Ring
+from dkv.ring import Member, Nodes, Ring
 
 if TYPE_CHECKING:
     from dkv.client import Client
@@ -60,7 +61,8 @@ class Cluster:
     (milliseconds; `dkv-node --help` has the names).
 
     Raises `InvalidArgumentError` for a map that makes no ring, `PreconditionError` if dkv-node has
-    not been built, and `UnavailableError`, with the node's last words, if a node does not start.
+    not been built or the directory belongs to another cluster, and `UnavailableError`, with the
+    node's last words, if a node does not start.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Cluster:
         self._processes: dict[str, _Process] = {}
         atexit.register(self.close)
         try:
+            self._claim_directory({"replication": replication, "nodes": _described(members)})
             for i, member in enumerate(members):
                 self._processes[member.id] = _Process(
                     member.id, self.directory, port + i if port else 0
@@ -98,6 +101,16 @@ class Cluster:
             self.close()
             raise
 
+    def _claim_directory(self, description: dict[str, Any]) -> None:
+        """Nodes that were given others to share keys with would look for data where it is not."""
+        file = self.directory / "cluster.json"
+        if file.exists() and json.loads(file.read_text()) != description:
+            raise PreconditionError(
+                f"{self.directory} belongs to a cluster of other nodes or another replication; "
+                f"{file} says which"
+            )
+        file.write_text(json.dumps(description, indent=2) + "\n")
+
     def _write_configurations(self, name: str, timing: Mapping[str, int]) -> None:
         common = [
             f"cluster: {_quoted(name)}",
@@ -106,13 +119,7 @@ class Cluster:
             "nodes:",
         ]
         for member in self.ring.members:
-            fields: dict[str, Any] = {"address": member.address}
-            if member.host != member.id:
-                fields["host"] = member.host
-            if member.zone:
-                fields["zone"] = member.zone
-            if member.weight != 1:
-                fields["weight"] = member.weight
+            fields = {"address": member.address, **_described([member])[member.id]}
             common.append(f"  {_quoted(member.id)}: {_quoted(fields)}")
         for process in self._processes.values():
             own = [f"node: {_quoted(process.id)}", f"data: {_quoted(process.data.name)}"]
@@ -406,6 +413,20 @@ def _kill_when_pipe_closes(reader: int, pid: int) -> None:
     fcntl.fcntl(reader, fcntl.F_SETOWN, pid)
     fcntl.fcntl(reader, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(reader, fcntl.F_SETFL, os.O_ASYNC)
+
+
+def _described(members: Sequence[Member]) -> dict[str, dict[str, Any]]:
+    """What decides where keys are kept, as it stands in a configuration file."""
+    nodes: dict[str, dict[str, Any]] = {}
+    for member in members:
+        if member.token_name != member.id or member.token_indices is not None:
+            raise InvalidArgumentError(
+                f"node {member.id}: the tokens of a cluster's nodes follow from their ids"
+            )
+        nodes[member.id] = {"host": member.host, "weight": member.weight}
+        if member.zone:
+            nodes[member.id]["zone"] = member.zone
+    return nodes
 
 
 def _quoted(value: Any) -> str:

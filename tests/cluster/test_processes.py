@@ -63,6 +63,13 @@ def test_a_directory_keeps_the_data_for_the_next_cluster(tmp_path):
         assert client.get("kept") == b"xx"
 
 
+def test_a_directory_is_refused_to_a_cluster_of_other_nodes(tmp_path):
+    dkv.Cluster(3, 3, directory=tmp_path).close()
+    for nodes, replication in ((4, 3), (3, 2), ({"n1": {"weight": 2}, "n2": {}, "n3": {}}, 3)):
+        with pytest.raises(PreconditionError, match="other nodes or another replication"):
+            dkv.Cluster(nodes, replication, directory=tmp_path)
+
+
 def test_a_wiped_node_has_lost_its_data(tmp_path):
     with dkv.Cluster(3, 3, directory=tmp_path) as cluster, cluster.client() as client:
         client.put("key", b"value")
@@ -121,6 +128,8 @@ def test_requests_that_make_no_sense_say_so(cluster3):
         cluster3.wipe("n1")
     with pytest.raises(InvalidArgumentError):
         dkv.Cluster(2, replication=3)
+    with pytest.raises(InvalidArgumentError, match="tokens"):
+        dkv.Cluster([dkv.Member("n1", token_name="n0")], 1)
 
 
 def test_every_node_tells_its_status(cluster3):
