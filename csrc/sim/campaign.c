@@ -12,7 +12,6 @@
 #define CLIENTS_MAX 8u
 #define KEYS_MAX 12u
 #define NODES_MAX 9u
-#define VALUE_BYTES_MAX 100000u
 #define OPS_MAX 1500u        /* the check compares them pairwise */
 #define QUIET_NS (9000 * MS) /* longer than any deadline, and than it takes to find each other */
 #define NO_OP DKV_CHECK_NO_OP
@@ -46,7 +45,7 @@ typedef struct campaign {
     int64_t length_ns;
     unsigned delete_percent;
     unsigned write_percent;
-    uint8_t value[VALUE_BYTES_MAX];
+    uint8_t value[DKV_VALUE_MAX];
 } campaign;
 
 static uint64_t below(campaign *c, uint64_t bound) {
@@ -109,6 +108,7 @@ static int make_world(campaign *c, uint64_t seed, bool keep_trace) {
                                      .disk_max_us = PICK(c, 50, 400, 400, 5000, 60000),
                                      .loop_max_us = PICK(c, 1, 20, 20, 1000),
                                      .segment_bytes = PICK(c, 65536, 65536, 1 << 20),
+                                     .unsynced_max_bytes = PICK(c, 0, 0, 0, 65536),
                                      .keep_trace = keep_trace};
         if (below(c, 4) == 0) { /* an impatient cluster, on disks that are fast enough for that */
             options.disk_max_us = PICK(c, 50, 400, 5000);
@@ -146,22 +146,28 @@ static dkv_level choose_level(campaign *c) {
                            DKV_LEVEL_QUORUM, DKV_LEVEL_ALL);
 }
 
-/* A value like no other: it begins with the number of its operation. */
+/* A value like no other: it begins with the number of its operation. Most are small, some large. */
 static dkv_slice make_value(campaign *c) {
-    size_t len = 8 + (size_t)below(c, below(c, 20)   ? 200
-                                      : below(c, 10) ? 5000
-                                                     : VALUE_BYTES_MAX - 8);
+    uint64_t most = below(c, 20) ? 200 : below(c, 10) ? 5000 : below(c, 4) ? 100000 : DKV_VALUE_MAX;
+    size_t len = 8 + (size_t)below(c, most - 8 + 1);
     memset(c->value, (int)below(c, 256), len);
     dkv_put_le64(c->value, dkv_world_ops(c->world));
     return (dkv_slice){c->value, len};
 }
 
+/* "key0", "key1" and so on; some are as long as a key may be. */
+static dkv_slice make_key(unsigned number, char text[DKV_KEY_MAX + 1]) {
+    int len = snprintf(text, DKV_KEY_MAX + 1, "key%u", number);
+    if (number % 8 != 7) return dkv_slice_of(text);
+    memset(text + len, '.', DKV_KEY_MAX - (size_t)len);
+    return (dkv_slice){(const uint8_t *)text, DKV_KEY_MAX};
+}
+
 static int submit(campaign *c, unsigned number, dkv_request request, int via, unsigned key_number,
                   uint64_t *out) {
     client *who = &c->clients[number];
-    char key[16];
-    snprintf(key, sizeof key, "key%u", key_number);
-    request.key = dkv_slice_of(key);
+    char key[DKV_KEY_MAX + 1];
+    request.key = make_key(key_number, key);
     if (request.op == DKV_OP_PUT) request.value = make_value(c);
     if (request.op != DKV_OP_GET && who->hands_on) request.last_seen = who->seen;
     return dkv_world_submit(c->world, number, via, &request, out);

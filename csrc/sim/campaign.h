@@ -25,6 +25,7 @@
     X(SKEW, "skew")             \
     X(CAPACITY, "capacity")     \
     X(SYNC_ERROR, "sync_error") \
+    X(READ_ERROR, "read_error") \
     X(FLIP, "flip")             \
     X(LOSE_FILE, "lose_file")   \
     X(WIPE, "wipe")

@@ -127,6 +127,9 @@ static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
         repair_later(chaos, kind, node, 0);
         break;
     case DKV_FAULT_SYNC_ERROR: dkv_world_fail_syncs(world, node, 1); break;
+    case DKV_FAULT_READ_ERROR:
+        dkv_world_fail_reads(world, node, (uint32_t)between(chaos, 1, 4));
+        break;
     case DKV_FAULT_FLIP: dkv_world_flip(world, node); break;
     case DKV_FAULT_WIPE:
         dkv_world_crash(world, node);
@@ -200,5 +203,6 @@ void dkv_chaos_end(dkv_chaos *chaos) {
         dkv_world_skew(chaos->world, node, 0);
         dkv_world_capacity(chaos->world, node, 0);
         dkv_world_fail_syncs(chaos->world, node, 0);
+        dkv_world_fail_reads(chaos->world, node, 0);
     }
 }

@@ -93,6 +93,12 @@ void dkv_world_fail_syncs(dkv_world *world, uint16_t node, uint32_t count) {
          count ? "the next sync will fail" : "syncs succeed again");
 }
 
+void dkv_world_fail_reads(dkv_world *world, uint16_t node, uint32_t count) {
+    dkv_sim_disk_fail_reads(world->nodes[node].disk, count);
+    note(&world->nodes[node], DKV_TRACE_READ_ERROR, count, DKV_TRACE_NOBODY,
+         count ? "the next reads will fail" : "reads succeed again");
+}
+
 int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node) {
     return world->nodes[node].damaged_at;
 }

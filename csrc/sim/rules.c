@@ -35,11 +35,11 @@ bool dkv_check_promise(const dkv_check *check, const dkv_world *world, const key
     (void)check;
     if (dkv_version_cmp(stored, p->version) >= 0) return true;
     if (dkv_world_damaged_at(world, node) >= p->invoked_ns) return true;
-    return dkv_check_fail(out, DKV_RULE_LOST_WRITE, p->op, NONE,
-                          "%s confirmed version " VERSION_FORMAT
-                          " of key %.*s and holds " VERSION_FORMAT,
-                          node_id(world, node), VERSION_ARGS(p->version), (int)key->key.len,
-                          (const char *)key->key.data, VERSION_ARGS(stored));
+    return dkv_check_fail(
+        out, DKV_RULE_LOST_WRITE, p->op, NONE,
+        "%s confirmed version " VERSION_FORMAT " of key %.*s and holds " VERSION_FORMAT,
+        node_id(world, node), VERSION_ARGS(p->version), key->key.len < 32 ? (int)key->key.len : 32,
+        (const char *)key->key.data, VERSION_ARGS(stored));
 }
 
 bool dkv_check_running(dkv_check *check, dkv_world *world, dkv_violation *out) {

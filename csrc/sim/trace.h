@@ -23,6 +23,7 @@
     X(LOSE_FILE, "lose_file")         \
     X(CAPACITY, "capacity")           \
     X(SYNC_ERROR, "sync_error")       \
+    X(READ_ERROR, "read_error")       \
     X(SKEW, "skew")                   \
     X(PARTITION, "partition")         \
     X(HEAL, "heal")                   \

@@ -291,7 +291,8 @@ int dkv_sim_open_store(dkv_sim_node *sn, dkv_store **out) {
     dkv_store_options options = {.cluster = world->map->cluster,
                                  .node_id = world->map->members[sn->index].id,
                                  .new_store_id = dkv_rand_next(&world->rand) | 1,
-                                 .segment_bytes = world->options.segment_bytes};
+                                 .segment_bytes = world->options.segment_bytes,
+                                 .unsynced_max_bytes = world->options.unsynced_max_bytes};
     dkv_store_report report = {0};
     int err = dkv_store_open(&options, dkv_sim_disk_run, sn->disk, out, &report);
     if (err) {

@@ -42,8 +42,9 @@ typedef struct dkv_world_options {
     uint32_t disk_max_us;       /* a disk job takes 1 up to this; 0 = 400 */
     uint32_t loop_max_us;       /* a node's loop comes round within this; 0 = 20 */
     uint32_t hedge_ms;          /* a client's patience with one node when reading; 0 = 40 */
-    uint32_t segment_bytes;     /* see dkv_store_options */
-    bool keep_trace;            /* keep the entries of the trace, not only its hash */
+    uint32_t segment_bytes;     /* see dkv_store_options, likewise ... */
+    uint64_t unsynced_max_bytes;
+    bool keep_trace; /* keep the entries of the trace, not only its hash */
 } dkv_world_options;
 
 /* Makes the world and starts every node on an empty disk. *out is owned by the caller. INVALID if
@@ -169,8 +170,9 @@ int dkv_world_lose_file(dkv_world *world, uint16_t node);
 /* Limits the disk to `bytes` in all; 0 = no limit. */
 void dkv_world_capacity(dkv_world *world, uint16_t node, uint64_t bytes);
 
-/* Makes the next `count` syncs of the disk fail. */
+/* Makes the next `count` syncs, or reads, of the disk fail. */
 void dkv_world_fail_syncs(dkv_world *world, uint16_t node, uint32_t count);
+void dkv_world_fail_reads(dkv_world *world, uint16_t node, uint32_t count);
 
 /* When the disk last lost something without the node's doing (wiped, flipped,
  * a file lost), −1 if never. */
