@@ -2,8 +2,8 @@
 
 Exit status: 0 done; 1 the key does not exist; 2 wrong usage, or an argument outside its limits;
 3 not done: too few replicas can be reached, no answer in time, or busy; 4 what became of the write
-is not known; 5 any other error. Errors are one line on standard error, and nothing was changed
-unless the status is 4.
+is not known; 5 any other error; 130 interrupted. Errors are told on standard error, and nothing was
+changed unless the status is 4 or more.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ EXIT_USAGE = 2
 EXIT_NOT_DONE = 3
 EXIT_UNKNOWN = 4
 EXIT_OTHER = 5
+EXIT_INTERRUPTED = 130
 
 Level = Literal["one", "quorum", "all"]
 LEVELS = click.Choice(["one", "quorum", "all"])
@@ -57,17 +58,18 @@ def advice(error: errors.Error) -> str:
     """What the person may do next, or nothing."""
     if error.outcome == "unknown":
         return "it may still be applied: read the key, or write it again"
-    if isinstance(error, errors.UnavailableError) and error.outcome == "not applied":
-        return "nothing was written; --write quorum needs only a majority of the replicas"
-    if isinstance(error, errors.UnavailableError) and error.outcome is None and not error.nodes:
-        return "is the cluster running? `dkv up` starts one, --connect names another"
+    if isinstance(error, errors.UnavailableError):
+        if 'write="quorum"' in str(error):
+            return "here that is: --write quorum"
+        if error.outcome is None and not error.nodes:
+            return "is the cluster running? `dkv up` starts one, --connect names another"
     if isinstance(error, errors.BusyError):
         return "try again in a moment"
     return ""
 
 
 class Commands(click.Group):
-    """Shows dkv's errors as one line each and ends with their exit status."""
+    """Shows errors in plain words and ends with the exit status that stands for them."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
@@ -75,9 +77,13 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except errors.Error as error:
             hint = advice(error)
-            text = " ".join(str(error).split("\n")) if error.nodes == () else str(error)
-            click.echo(f"dkv: {text}" + (f" ({hint})" if hint else ""), err=True)
+            click.echo(f"dkv: {error}" + (f" ({hint})" if hint else ""), err=True)
             ctx.exit(exit_status(error))
+        except OSError as error:
+            click.echo(f"dkv: {error}", err=True)
+            ctx.exit(EXIT_OTHER)
+        except KeyboardInterrupt:
+            ctx.exit(EXIT_INTERRUPTED)
 
 
 # ---- which cluster --------------------------------------------------------------------------
