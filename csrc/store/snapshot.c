@@ -166,12 +166,16 @@ static int by_number(const void *left, const void *right) {
     return a->number < b->number ? -1 : a->number > b->number;
 }
 
-/* True if the directory has this segment with exactly this length. Only segments have numbers
- * above 0. */
-static bool is_there(const dkv_disk_file *files, uint32_t n_files, uint32_t number, uint32_t end) {
+/* Whether the directory has this segment with this length. A longer file is no loss: a cut tail may
+ * come back after a power cut, but then the log has to be scanned. Only segments have numbers above
+ * 0. */
+static int check_there(const dkv_disk_file *files, uint32_t n_files, uint32_t number,
+                       uint32_t end) {
     dkv_disk_file key = {.number = number};
     const dkv_disk_file *file = bsearch(&key, files, n_files, sizeof key, by_number);
-    return file && file->kind == DKV_FILE_SEGMENT && file->size_bytes == end;
+    if (!file || file->kind != DKV_FILE_SEGMENT) return DKV_ERR_NOT_FOUND;
+    if (file->size_bytes < end) return DKV_ERR_NOT_FOUND;
+    return file->size_bytes > end ? DKV_ERR_DATA_LOSS : DKV_OK;
 }
 
 static int read_segments(stream *s, dkv_store *store, uint32_t count, const dkv_disk_file *files,
@@ -182,7 +186,8 @@ static int read_segments(stream *s, dkv_store *store, uint32_t count, const dkv_
         int err = read_item(s, SEGMENT_BYTES, &item);
         if (err) return err;
         uint32_t number = dkv_le32(item), end = dkv_le32(item + 4);
-        if (!is_there(files, n_files, number, end)) return DKV_ERR_NOT_FOUND;
+        err = check_there(files, n_files, number, end);
+        if (err) return err;
         err = dkv_segments_add(&store->segments, number, &segment);
         if (err) return err;
         dkv_segments_adopt(&store->segments, segment, end);

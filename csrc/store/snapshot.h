@@ -22,8 +22,9 @@ struct dkv_store;
 int dkv_snapshot_write(struct dkv_store *store, uint64_t tag, dkv_disk_run run, void *disk);
 
 /* Loads segments and index into an empty store. `files`: what the directory holds, by number.
- * NOT_FOUND: a segment is not there, or not of the length that it had; DATA_LOSS: the snapshot is
- * damaged or does not know a segment; IO, NO_MEMORY. After an error the store is empty again. */
+ * NOT_FOUND: a segment is not there, or shorter than it was; DATA_LOSS: the snapshot is damaged or
+ * does not describe the segments, which are to be scanned; IO, NO_MEMORY. After an error the store
+ * is empty again. */
 int dkv_snapshot_load(struct dkv_store *store, uint64_t tag, const dkv_disk_file *files,
                       uint32_t n_files, dkv_disk_run run, void *disk);
 
