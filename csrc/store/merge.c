@@ -10,6 +10,7 @@ void dkv_merge_free(dkv_merge *merge) {
 
 void dkv_merge_pay(dkv_merge *merge, uint64_t bytes) {
     merge->credit += bytes * DKV_MERGE_PACE;
+    if (merge->credit > DKV_MERGE_CREDIT_MAX) merge->credit = DKV_MERGE_CREDIT_MAX;
 }
 
 bool dkv_store_merge_is_behind(const dkv_store *store) {

@@ -19,6 +19,7 @@
 
 #define DKV_MERGE_PIECE_BYTES 262144u
 #define DKV_MERGE_PACE 4u
+#define DKV_MERGE_CREDIT_MAX (16u * DKV_MERGE_PIECE_BYTES) /* saved up while merge had to wait */
 /* Merge is behind when the log has more than so many times the live bytes and so many segments. */
 #define DKV_MERGE_BEHIND_FACTOR 4u
 #define DKV_MERGE_BEHIND_SEGMENTS 8u

@@ -8,6 +8,7 @@
 
 #define FACTS_SEED 2u
 #define CHECKSUM_AT 248u
+#define PAGE_BYTES 4096u
 
 static const uint8_t magic[8] = {'d', 'k', 'v', '-', 'm', 'e', 't', 'a'};
 static const dkv_disk_file meta_file = {.kind = DKV_FILE_META};
@@ -26,8 +27,11 @@ static uint64_t slot_checksum(const uint8_t *slot, uint32_t facts_len) {
     return dkv_checksum((dkv_slice){slot, CHECKSUM_AT}, dkv_checksum(facts, FACTS_SEED));
 }
 
-static void encode(const dkv_meta *meta, uint8_t *slot) {
-    memset(slot, 0, DKV_META_STRIDE);
+/* Returns the length to write. */
+static uint32_t encode(const dkv_meta *meta, uint8_t *slot) {
+    size_t used = DKV_META_HEADER_BYTES + meta->facts.len;
+    size_t len = meta->whole ? DKV_META_STRIDE : (used + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    memset(slot, 0, len);
     memcpy(slot, magic, sizeof magic);
     dkv_put_le32(slot + 8, DKV_LOG_VERSION);
     dkv_put_le32(slot + 12, (uint32_t)meta->facts.len);
@@ -38,6 +42,7 @@ static void encode(const dkv_meta *meta, uint8_t *slot) {
     dkv_put_le32(slot + 170, meta->newest_segment);
     if (meta->facts.len) memcpy(slot + DKV_META_HEADER_BYTES, meta->facts.data, meta->facts.len);
     dkv_put_le64(slot + CHECKSUM_AT, slot_checksum(slot, (uint32_t)meta->facts.len));
+    return (uint32_t)len;
 }
 
 /* True if the slot is valid; *version is its format version. */
@@ -121,12 +126,12 @@ dkv_disk_job *dkv_meta_next_job(dkv_meta *meta) {
     if (meta->copies_due == 0) return NULL;
     if (!meta->image) meta->image = malloc(DKV_META_STRIDE);
     if (!meta->image) return NULL; /* tried again with the next call */
-    encode(meta, meta->image);
+    uint32_t len = encode(meta, meta->image);
     meta->image_sequence = meta->sequence;
     meta->job = (dkv_disk_job){.op = DKV_DISK_WRITE,
                                .file = meta_file,
                                .offset = (uint64_t)meta->slot * DKV_META_STRIDE,
-                               .len_bytes = DKV_META_STRIDE,
+                               .len_bytes = len,
                                .data = meta->image};
     meta->out = true;
     return &meta->job;
@@ -187,13 +192,14 @@ int dkv_meta_load(dkv_meta *meta, dkv_disk_run run, void *disk) {
 }
 
 int dkv_meta_store(dkv_meta *meta, dkv_disk_run run, void *disk) {
+    int err = DKV_OK;
+    meta->whole = true;
     dkv_meta_touch(meta);
-    while (meta->copies_due > 0) {
+    while (meta->copies_due > 0 && !err) {
         dkv_disk_job *job = dkv_meta_next_job(meta);
-        if (!job) return DKV_ERR_NO_MEMORY;
-        int err = run(disk, job);
-        dkv_meta_job_done(meta);
-        if (err) return err;
+        err = job ? run(disk, job) : DKV_ERR_NO_MEMORY;
+        if (job) dkv_meta_job_done(meta);
     }
-    return DKV_OK;
+    meta->whole = false;
+    return err;
 }

@@ -15,7 +15,8 @@
  *
  * A change is written to the older slot, synced, confirmed, and then written to the other slot as
  * well. So a torn write leaves the state before it, and a slot that rots later leaves the state
- * itself. The file has its full length from the start: a change needs no space. */
+ * itself. Opening writes both slots in their full length; so a later change, which writes no
+ * more than it needs, finds its space even on a full disk. */
 #ifndef DKV_STORE_META_H
 #define DKV_STORE_META_H
 
@@ -40,6 +41,7 @@ typedef struct dkv_meta {
     dkv_buf facts;
 
     uint32_t slot;       /* written next */
+    bool whole;          /* slots are written in their full length */
     uint32_t copies_due; /* slots that do not hold the current state */
     uint64_t durable;    /* sequence of the newest state that survives */
     uint8_t *image;      /* of the slot being written */

@@ -225,6 +225,27 @@ static void places_pack(void) {
     }
 }
 
+/* Origins are interned without loss, up to their limit; one more is refused and changes nothing. */
+static void origins_are_bounded(void) {
+    dkv_index index = {0};
+    dkv_index_entry entry = {.place = 16}, found;
+    for (uint64_t i = 1; i <= DKV_ORIGINS_MAX; i++) {
+        entry.hash.token = i << 40;
+        entry.version = (dkv_version){i, i * 0x9E3779B97F4A7C15u};
+        CHECK(dkv_index_put(&index, &entry) == DKV_OK);
+    }
+    dkv_index_sum before = index.total;
+    entry.version.origin = 1;
+    CHECK(dkv_index_put(&index, &entry) == DKV_ERR_BUSY);
+    CHECK(index.total.count == before.count);
+    CHECK(dkv_digest_eq(index.total.digest, before.digest));
+    for (uint64_t i = 1; i <= DKV_ORIGINS_MAX; i++) {
+        CHECK(dkv_index_get(&index, (dkv_key_hash){i << 40, 0}, &found));
+        CHECK(found.version.hlc == i && found.version.origin == i * 0x9E3779B97F4A7C15u);
+    }
+    dkv_index_free(&index);
+}
+
 static dkv_index_entry numbered(uint64_t number) {
     dkv_rand rand = {number};
     return (dkv_index_entry){{dkv_rand_next(&rand), 0}, {number, 1 + number % 5}, 16};
@@ -287,6 +308,7 @@ static const check_test tests[] = {
     CHECK_TEST(bulk_load_refuses_disorder),
     CHECK_TEST(digest_covers_version_and_kind),
     CHECK_TEST(places_pack),
+    CHECK_TEST(origins_are_bounded),
     CHECK_TEST(random_insertions_stay_within_48_bytes),
     CHECK_TEST(bulk_load_stays_within_40_bytes),
 };
