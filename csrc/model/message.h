@@ -1,8 +1,8 @@
 /* Messages between nodes. They travel on links: a node opens a link to a peer, sends requests on it
  * and receives the replies on the same link; the peer's own requests travel on a link of its own.
  * A link keeps its messages in order, except that messages of more than 64 KiB and smaller ones may
- * overtake each other; it dies as a whole; a new one has a new number, so that nothing of an old one
- * can be mistaken. All slices borrow. */
+ * overtake each other; it dies as a whole; a new one has a new number, so that nothing of an old
+ * one can be mistaken. All slices borrow. */
 #ifndef DKV_MODEL_MESSAGE_H
 #define DKV_MODEL_MESSAGE_H
 

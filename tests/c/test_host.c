@@ -274,6 +274,189 @@ static void a_pair_has_two_lanes(void) {
     end_cluster(c);
 }
 
+/* ---- a node played by hand: n3 ---- */
+
+typedef struct fake_stream {
+    dkv_rpc_stream *stream;
+    uint64_t lane;  /* announced by its first message */
+    size_t largest; /* message that came */
+} fake_stream;
+
+typedef struct fake {
+    cluster *c;
+    dkv_rpc_server *server;
+    fake_stream in[8]; /* streams that nodes opened */
+    size_t n_in;
+    fake_stream out[2]; /* the lanes of a link to n1 */
+    bool greeted;       /* n1 has answered the greeting on it */
+    size_t n_fetched;
+} fake;
+
+static fake played;
+
+static dkv_message hello_of(dkv_message_kind kind) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (dkv_message){
+        .kind = kind,
+        .hello = {.cluster = dkv_slice_of("test"),
+                  .node_id = dkv_slice_of("n3"),
+                  .epoch = 1,
+                  .map_digest = dkv_cluster_map_digest(played.c->map),
+                  .store_id = 33,
+                  .is_new = true,
+                  .in_sync = true,
+                  .wall_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000},
+    };
+}
+
+static void say(dkv_rpc_stream *stream, const dkv_message *message) {
+    dkv_buf item = {0};
+    CHECK(dkv_wire_put_message(&item, message) == DKV_OK);
+    CHECK(dkv_rpc_stream_send(stream, dkv_buf_slice(&item)) == DKV_OK);
+    dkv_rpc_stream_flush(stream);
+    dkv_buf_free(&item);
+}
+
+/* Confirms whatever it is asked to store, always on the first stream of the link. */
+static void on_fake_message(void *user, const dkv_message *message) {
+    const fake_stream *stream = user;
+    dkv_message reply = {.id = message->id};
+    switch (message->kind) {
+    case DKV_MSG_HELLO: reply = hello_of(DKV_MSG_HELLO_REPLY); break;
+    case DKV_MSG_PING: reply.kind = DKV_MSG_PONG; break;
+    case DKV_MSG_APPLY: reply.kind = DKV_MSG_APPLY_REPLY; break;
+    case DKV_MSG_HELLO_REPLY:
+        CHECK(message->hello.err == DKV_OK);
+        played.greeted = true;
+        return;
+    case DKV_MSG_FETCH_REPLY:
+        CHECK(message->fetch_reply.err == DKV_OK);
+        played.n_fetched++;
+        return;
+    default: return;
+    }
+    for (size_t i = 0; i < played.n_in; i++) {
+        if (played.in[i].lane != stream->lane) continue;
+        say(played.in[i].stream, &reply);
+        return;
+    }
+}
+
+static void on_fake_bytes(void *user, dkv_rpc_stream *stream, dkv_slice bytes) {
+    fake_stream *fs = user;
+    (void)stream;
+    if (!fs->lane) fs->lane = dkv_wire_get_lane(bytes);
+    if (bytes.len > fs->largest) fs->largest = bytes.len;
+    CHECK(dkv_wire_each_message(bytes, on_fake_message, fs) == DKV_OK);
+}
+
+static void on_fake_closed(void *user, dkv_rpc_stream *stream, int err, const char *detail) {
+    fake_stream *fs = user;
+    (void)stream;
+    (void)err;
+    (void)detail;
+    fs->stream = NULL;
+}
+
+static const dkv_rpc_stream_events fake_events = {
+    .message = on_fake_bytes,
+    .closed = on_fake_closed,
+};
+
+static void *fake_accept(void *user, dkv_rpc_stream *stream) {
+    (void)user;
+    CHECK(played.n_in < sizeof played.in / sizeof *played.in);
+    fake_stream *fs = &played.in[played.n_in++];
+    fs->stream = stream;
+    return fs;
+}
+
+static const dkv_rpc_method fake_methods[] = {
+    {.path = "/dkv.v1.Peer/Exchange", .accept = fake_accept, .events = &fake_events},
+};
+
+static void play_n3(cluster *c) {
+    uint16_t port;
+    played = (fake){.c = c};
+    CHECK(dkv_rpc_server_new(c->loop, c->map->members[2].address, fake_methods, 1, NULL,
+                             &played.server, &port) == DKV_OK);
+}
+
+static void open_fake_lane(fake_stream *fs) {
+    CHECK(dkv_rpc_stream_open(played.c->channels[0], "/dkv.v1.Peer/Exchange", &fake_events, fs,
+                              &fs->stream) == DKV_OK);
+    dkv_buf item = {0};
+    fs->lane = 55;
+    CHECK(dkv_wire_put_lane(&item, fs->lane) == DKV_OK);
+    CHECK(dkv_rpc_stream_send(fs->stream, dkv_buf_slice(&item)) == DKV_OK);
+    dkv_rpc_stream_flush(fs->stream);
+    dkv_buf_free(&item);
+}
+
+static void end_fake(void) {
+    for (size_t i = 0; i < 2; i++) {
+        if (played.out[i].stream) dkv_rpc_stream_cancel(played.out[i].stream);
+        AWAIT(played.c, !played.out[i].stream);
+    }
+    dkv_rpc_server_del(played.server);
+}
+
+/* A node sends its large requests to another on the second stream of the link, and its small ones,
+ * the greeting above all, on the first. */
+static void nodes_ask_on_two_lanes(void) {
+    cluster *c = new_cluster();
+    play_n3(c);
+    start(c, 0);
+    start(c, 1);
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    insist(c, 0, &put);
+    dkv_request put_large = put_of("large", large_value(sizeof large));
+    insist(c, 0, &put_large);
+    insist(c, 0, &put);
+    const fake_stream *small = NULL;
+    const fake_stream *big = NULL;
+    for (size_t i = 0; i < played.n_in; i++) {
+        if (played.in[i].largest > DKV_WIRE_LARGE) big = &played.in[i];
+    }
+    CHECK(big && big->lane);
+    for (size_t i = 0; i < played.n_in; i++) {
+        if (&played.in[i] != big && played.in[i].lane == big->lane) small = &played.in[i];
+    }
+    CHECK(small && small < big && small->stream && big->stream);
+    end_fake();
+    end_cluster(c);
+}
+
+/* A node answers on the second stream, if there is one, what is large. */
+static void nodes_answer_on_two_lanes(void) {
+    cluster *c = new_cluster();
+    play_n3(c);
+    start(c, 0);
+    start(c, 1);
+    dkv_request put = put_of("large", large_value(sizeof large));
+    insist(c, 0, &put);
+    dkv_message hello = hello_of(DKV_MSG_HELLO);
+    dkv_message fetch = {.kind = DKV_MSG_FETCH, .id = 1, .fetch = dkv_slice_of("large")};
+    open_fake_lane(&played.out[0]);
+    say(played.out[0].stream, &hello);
+    AWAIT(c, played.greeted);
+    say(played.out[0].stream, &fetch);
+    AWAIT(c, played.n_fetched == 1);
+    CHECK(played.out[0].largest > DKV_WIRE_LARGE); /* there is only one lane yet */
+    played.out[0].largest = 0;
+    open_fake_lane(&played.out[1]);
+    say(played.out[1].stream, &fetch);
+    AWAIT(c, played.n_fetched == 2);
+    say(played.out[0].stream, &fetch);
+    AWAIT(c, played.n_fetched == 3);
+    CHECK(played.out[0].largest < DKV_WIRE_LARGE && played.out[1].largest > DKV_WIRE_LARGE);
+    dkv_rpc_stream_cancel(played.out[1].stream);
+    AWAIT(c, !played.out[0].stream); /* the two end together */
+    end_fake();
+    end_cluster(c);
+}
+
 /* The largest values pass between all nodes, many at a time, on one session without lanes. */
 static void large_values_pass_between_nodes(void) {
     enum { N = 24 };
@@ -453,6 +636,8 @@ static const check_test tests[] = {
     CHECK_TEST(large_puts_are_taken_as_they_can_be_answered),
     CHECK_TEST(large_replies_take_the_large_lane),
     CHECK_TEST(a_pair_has_two_lanes),
+    CHECK_TEST(nodes_ask_on_two_lanes),
+    CHECK_TEST(nodes_answer_on_two_lanes),
     CHECK_TEST(large_values_pass_between_nodes),
     CHECK_TEST(a_stop_answers_what_is_under_way),
     CHECK_TEST(a_failed_sync_ends_the_node),
