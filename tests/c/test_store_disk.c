@@ -117,8 +117,8 @@ static uint64_t key_of(uint64_t number) {
     return dkv_rand_below(&rand, KEYS);
 }
 
-static dkv_slice key_bytes(uint64_t key, char text[24]) {
-    snprintf(text, 24, "key-%012" PRIu64, key);
+static dkv_slice key_bytes(uint64_t key, char text[32]) {
+    snprintf(text, 32, "key-%012" PRIu64, key);
     return dkv_slice_of(text);
 }
 
@@ -132,7 +132,7 @@ static size_t fill_value(uint64_t number, uint8_t *value) {
 
 static int apply_number(place *p, uint64_t number) {
     static uint8_t value[DKV_VALUE_MAX];
-    char text[24];
+    char text[32];
     dkv_record record = {.key = key_bytes(key_of(number), text), .version = {number, 1}};
     record.value = (dkv_slice){value, fill_value(number, value)};
     return dkv_store_apply(p->store, &record, number);
@@ -198,7 +198,7 @@ static void read_confirmed(uint64_t newest[KEYS]) {
 
 static bool verify_key(place *p, uint64_t key, uint64_t least) {
     static uint8_t value[DKV_VALUE_MAX];
-    char text[24];
+    char text[32];
     dkv_store_event event;
     dkv_slice bytes = key_bytes(key, text);
     dkv_key_hash hash = dkv_hash_key(bytes);
@@ -263,7 +263,7 @@ static void watch_stop(stopwatch from, const char *what, uint64_t operations) {
 
 static int apply_plain(place *p, uint64_t key, uint64_t hlc) {
     static uint8_t value[100];
-    char text[24];
+    char text[32];
     dkv_record record = {.key = key_bytes(key, text), .version = {hlc, 1}};
     record.value = (dkv_slice){value, sizeof value};
     return dkv_store_apply(p->store, &record, hlc);
@@ -282,7 +282,7 @@ static void measure_synced(place *p, uint64_t batch, uint64_t rounds, uint64_t *
 }
 
 static void measure_gets(place *p, uint64_t records, uint64_t gets) {
-    char text[24];
+    char text[32];
     dkv_rand rand = {3};
     stopwatch watch = watch_start();
     for (uint64_t i = 0; i < gets; i++) {
@@ -560,7 +560,7 @@ static void check_read(const dkv_record *record) {
 /* Reads that go through the disk's thread come back with the right bytes, among writes and merging
  * that removes the very files. */
 static void slow_reads_come_back(void) {
-    char why[DKV_DETAIL_MAX], text[24];
+    char why[DKV_DETAIL_MAX], text[32];
     place *p = new_place();
     uint64_t reads = 0;
     CHECK(place_open(p, why) == DKV_OK);
