@@ -131,11 +131,31 @@ static void continue_last(dkv_store *store) {
     append->appended = append->durable = last->end;
 }
 
-static int load(dkv_store *store, const directory *dir, dkv_store_report *report) {
+/* Segments are lost if META knows of a newer one than the newest that is there. */
+static void judge_newest(const dkv_store *store, const directory *dir, dkv_store_report *report) {
+    uint32_t newest = 0;
+    for (uint32_t i = 0; i < dir->n_files; i++) {
+        if (dir->files[i].kind == DKV_FILE_SEGMENT) newest = dir->files[i].number;
+    }
+    if (newest < store->meta.newest_segment) report->damaged_records++;
+}
+
+/* Writes META without the clean mark before anything changes that the snapshot describes. Also when
+ * it had none: what is read of it may stand in the page cache only. */
+static int mark_running(dkv_store *store, const directory *dir) {
+    int err = dir->has_meta ? DKV_OK : run_op(dir, DKV_DISK_CREATE, DKV_FILE_META);
+    if (err) return err;
+    store->meta.snapshot = 0;
+    err = dkv_meta_store(&store->meta, dir->run, dir->disk);
+    return err ? err : run_op(dir, DKV_DISK_SYNC_DIR, DKV_FILE_META);
+}
+
+/* `snapshot`: the tag that META named, or 0. */
+static int load(dkv_store *store, const directory *dir, uint64_t snapshot,
+                dkv_store_report *report) {
     bool absent = false;
-    if (store->meta.snapshot != 0 && dir->has_snapshot) {
-        int err = dkv_snapshot_load(store, store->meta.snapshot, dir->files, dir->n_files, dir->run,
-                                    dir->disk);
+    if (snapshot != 0 && dir->has_snapshot) {
+        int err = dkv_snapshot_load(store, snapshot, dir->files, dir->n_files, dir->run, dir->disk);
         if (!err) {
             report->clean = true;
             continue_last(store);
@@ -144,31 +164,27 @@ static int load(dkv_store *store, const directory *dir, dkv_store_report *report
         if (err != DKV_ERR_DATA_LOSS && err != DKV_ERR_NOT_FOUND) return err;
         absent = err == DKV_ERR_NOT_FOUND;
     }
+    store->segments.last_number = store->meta.newest_segment; /* no number is used twice */
     int err = dkv_recover_log(store, dir->files, dir->n_files, dir->run, dir->disk, report);
     if (absent && report->damaged_records == 0) report->damaged_records = 1;
     return err;
 }
 
-/* Segments are lost if META knows of a newer one than the newest that is there. Their numbers are
- * not used again. */
-static void judge_newest(dkv_store *store, dkv_store_report *report) {
-    uint32_t *newest = &store->meta.newest_segment;
-    if (store->segments.last_number < *newest) {
-        report->damaged_records++;
-        store->segments.last_number = *newest;
+/* Everything after whose directory it is has been found out. */
+static int bring_up(dkv_store *store, const directory *dir, dkv_store_report *report) {
+    uint64_t snapshot = store->meta.snapshot;
+    judge_newest(store, dir, report);
+    int err = mark_running(store, dir);
+    if (!err) err = load(store, dir, snapshot, report);
+    if (!err && dir->has_snapshot) err = run_op(dir, DKV_DISK_REMOVE, DKV_FILE_SNAPSHOT);
+    if (err) return err;
+    if (store->segments.last_number > store->meta.newest_segment) {
+        store->meta.newest_segment = store->segments.last_number;
+        dkv_meta_touch(&store->meta);
     }
-    *newest = store->segments.last_number;
-}
-
-/* Writes META without the clean mark, before anything changes that the snapshot describes. */
-static int mark_running(dkv_store *store, const directory *dir) {
-    int err = dir->has_meta ? DKV_OK : run_op(dir, DKV_DISK_CREATE, DKV_FILE_META);
-    if (err) return err;
-    store->meta.snapshot = 0;
-    err = dkv_meta_store(&store->meta, dir->run, dir->disk);
-    if (err) return err;
-    if (dir->has_snapshot) err = run_op(dir, DKV_DISK_REMOVE, DKV_FILE_SNAPSHOT);
-    return err ? err : run_op(dir, DKV_DISK_SYNC_DIR, DKV_FILE_META);
+    report->records = store->index.total.count;
+    store->damaged_records = report->damaged_records;
+    return DKV_OK;
 }
 
 int dkv_store_open(const dkv_store_options *options, dkv_disk_run run, void *disk, dkv_store **out,
@@ -181,16 +197,12 @@ int dkv_store_open(const dkv_store_options *options, dkv_disk_run run, void *dis
     if (!store) return DKV_ERR_NO_MEMORY;
     err = list(&dir);
     if (!err) err = identify(store, &dir, options, &found);
-    if (!err) err = load(store, &dir, &found);
-    if (!err) judge_newest(store, &found);
-    if (!err) err = mark_running(store, &dir);
+    if (!err) err = bring_up(store, &dir, &found);
     free(dir.files);
     if (err) {
         dkv_store_del(store);
         return err;
     }
-    found.records = store->index.total.count;
-    store->damaged_records = found.damaged_records;
     *report = found;
     *out = store;
     return DKV_OK;
