@@ -16,6 +16,7 @@
  * (dkv_world_end_flipped_at). */
 #define DKV_RULE_MAP(X)                                                                          \
     X(LOST_WRITE, "a node that confirmed a write holds it, or a newer one, as long as its disk") \
+    X(BELIEF, "a node that lacks something that it confirmed does not say that it is in sync")   \
     X(TOO_FEW, "an applied write was confirmed by as many replicas as its level asks for")       \
     X(INVENTED, "a value that is read, sent or stored was written by a client")                  \
     X(DISHONEST, "a write that is said to be not applied is nowhere, ever")                      \
@@ -62,7 +63,7 @@ void dkv_check_witness(void *check, uint16_t from, uint16_t to, const dkv_messag
 /* The following say false, and what is wrong, at the first violation. They are always called with
  * the same world. */
 
-/* LOST_WRITE for the index of every running node, now. */
+/* LOST_WRITE and BELIEF for the index of every running node, now. */
 bool dkv_check_running(dkv_check *check, dkv_world *world, dkv_violation *out);
 
 /* LOST_WRITE, INVENTED, DISHONEST, CONFLICT for the content of a disk whose process does not run.

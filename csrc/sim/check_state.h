@@ -72,8 +72,4 @@ bool dkv_check_is_denied(const dkv_world *world, uint64_t op);
 /* The version of a write that any of its answers names; none if none does. */
 dkv_version dkv_check_version(const dkv_world *world, uint64_t op);
 
-/* rules.c: LOST_WRITE, given what node has of the key (`stored` none: nothing). */
-bool dkv_check_promise(const dkv_check *check, const dkv_world *world, const key_facts *key,
-                       uint16_t node, dkv_version stored, dkv_violation *out);
-
 #endif

@@ -29,7 +29,7 @@ int dkv_world_wipe(dkv_world *world, uint16_t node) {
     dkv_sim_node *sn = &world->nodes[node];
     if (sn->node) return DKV_ERR_PRECONDITION;
     dkv_sim_disk_wipe(sn->disk);
-    sn->damaged_at = world->now;
+    sn->damaged_at = sn->wiped_at = world->now;
     note(sn, DKV_TRACE_WIPE, 0, DKV_TRACE_NOBODY, "the disk is replaced by an empty one");
     return DKV_OK;
 }
@@ -101,6 +101,10 @@ void dkv_world_fail_reads(dkv_world *world, uint16_t node, uint32_t count) {
 
 int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node) {
     return world->nodes[node].damaged_at;
+}
+
+int64_t dkv_world_wiped_at(const dkv_world *world, uint16_t node) {
+    return world->nodes[node].wiped_at;
 }
 
 int64_t dkv_world_end_flipped_at(const dkv_world *world, uint16_t node) {

@@ -29,30 +29,53 @@ static bool is_write(const dkv_sim_op *op) {
 
 /* ---- promises ---- */
 
-bool dkv_check_promise(const dkv_check *check, const dkv_world *world, const key_facts *key,
-                       uint16_t node, dkv_version stored, dkv_violation *out) {
+/* A new cluster, for all that anybody can know. */
+static bool all_wiped(const dkv_world *world) {
+    for (uint16_t i = 0; i < dkv_ring_map(dkv_world_ring(world))->n_members; i++) {
+        if (dkv_world_wiped_at(world, i) < 0) return false;
+    }
+    return true;
+}
+
+/* LOST_WRITE and BELIEF, given what the node has of the key (`stored` none: nothing). */
+static bool check_promise(const dkv_world *world, const key_facts *key, uint16_t node,
+                          dkv_version stored, bool in_sync, dkv_violation *out) {
     const promise *p = &key->promises[node];
-    (void)check;
     if (dkv_version_cmp(stored, p->version) >= 0) return true;
-    if (dkv_world_damaged_at(world, node) >= p->invoked_ns) return true;
+    dkv_rule rule = DKV_RULE_LOST_WRITE;
+    if (dkv_world_damaged_at(world, node) >= p->invoked_ns) {
+        rule = DKV_RULE_BELIEF;
+        if (!in_sync || dkv_world_end_flipped_at(world, node) >= p->invoked_ns) return true;
+        if (all_wiped(world)) return true;
+    }
     return dkv_check_fail(
-        out, DKV_RULE_LOST_WRITE, p->op, NONE,
+        out, rule, p->op, NONE,
         "%s confirmed version " VERSION_FORMAT " of key %.*s and holds " VERSION_FORMAT,
         node_id(world, node), VERSION_ARGS(p->version), key->key.len < 32 ? (int)key->key.len : 32,
         (const char *)key->key.data, VERSION_ARGS(stored));
+}
+
+static bool check_running_node(const dkv_check *check, const dkv_world *world, uint16_t node,
+                               dkv_violation *out) {
+    dkv_node *running = dkv_world_node(world, node);
+    dkv_node_status status;
+    dkv_node_status_get(running, &status);
+    for (const key_facts *key = check->first_key; key; key = key->next) {
+        dkv_store_entry entry = {0};
+        if (dkv_version_is_none(key->promises[node].version)) continue;
+        if (dkv_store_peek(dkv_node_store(running), key->hash, &entry)) {
+            entry.version = (dkv_version){0};
+        }
+        if (!check_promise(world, key, node, entry.version, status.in_sync, out)) return false;
+    }
+    return true;
 }
 
 bool dkv_check_running(dkv_check *check, dkv_world *world, dkv_violation *out) {
     if (!dkv_check_learn(check, world, out)) return false;
     for (uint16_t node = 0; node < check->n_nodes; node++) {
         if (!dkv_world_is_running(world, node)) continue;
-        const dkv_store *store = dkv_node_store(dkv_world_node(world, node));
-        for (const key_facts *key = check->first_key; key; key = key->next) {
-            dkv_store_entry entry = {0};
-            if (dkv_version_is_none(key->promises[node].version)) continue;
-            if (dkv_store_peek(store, key->hash, &entry)) entry.version = (dkv_version){0};
-            if (!dkv_check_promise(check, world, key, node, entry.version, out)) return false;
-        }
+        if (!check_running_node(check, world, node, out)) return false;
     }
     return true;
 }
@@ -96,7 +119,7 @@ static void inspect_key(void *user, size_t i, int err, const dkv_record *record)
     const key_facts *key = d->keys[i];
     if (!d->ok) return;
     dkv_version stored = err ? (dkv_version){0} : record->version;
-    d->ok = dkv_check_promise(d->check, d->world, key, d->node, stored, d->out) &&
+    d->ok = check_promise(d->world, key, d->node, stored, false, d->out) &&
             (err || check_record(d, key, record));
 }
 

@@ -178,6 +178,9 @@ void dkv_world_fail_reads(dkv_world *world, uint16_t node, uint32_t count);
  * a file lost), −1 if never. */
 int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node);
 
+/* When the disk was last wiped, −1 if never. */
+int64_t dkv_world_wiped_at(const dkv_world *world, uint16_t node);
+
 /* When a bit last flipped in the newest segment of the log, −1 if never. In the last records of a
  * log a store cannot tell damage from a write that a power cut has torn. */
 int64_t dkv_world_end_flipped_at(const dkv_world *world, uint16_t node);
