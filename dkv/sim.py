@@ -351,6 +351,10 @@ nothing was written
         """Makes the next syncs of the node's disk fail. The node must stop then."""
         self._native.fail_syncs(self._of_node(node), count)
 
+    def fail_reads(self, node: str, count: int = 1) -> None:
+        """Makes the next reads of the node's disk fail."""
+        self._native.fail_reads(self._of_node(node), count)
+
     # ---- network ----
 
     def partition(self, *groups: Collection[str], one_way: bool = False) -> None:

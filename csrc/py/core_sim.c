@@ -287,6 +287,15 @@ static PyObject *world_fail_syncs(PyObject *object, PyObject *args) {
     return Py_NewRef(Py_None);
 }
 
+static PyObject *world_fail_reads(PyObject *object, PyObject *args) {
+    unsigned node, count;
+    if (!PyArg_ParseTuple(args, "II:fail_reads", &node, &count) || check_node(object, node)) {
+        return NULL;
+    }
+    dkv_world_fail_reads(((world_object *)object)->world, (uint16_t)node, count);
+    return Py_NewRef(Py_None);
+}
+
 static PyObject *world_way(PyObject *object, PyObject *args,
                            void (*change)(dkv_world *, uint16_t, uint16_t)) {
     unsigned from, to;
@@ -479,6 +488,7 @@ static PyMethodDef world_methods[] = {
     {"skew", world_skew, METH_VARARGS, "Sets the wall clock off by milliseconds."},
     {"capacity", world_capacity, METH_VARARGS, "Limits the disk to so many bytes."},
     {"fail_syncs", world_fail_syncs, METH_VARARGS, "Makes the next syncs fail."},
+    {"fail_reads", world_fail_reads, METH_VARARGS, "Makes the next reads fail."},
     {"cut", world_cut, METH_VARARGS, "Cuts the way from one node to another."},
     {"join", world_join, METH_VARARGS, "Joins the way from one node to another."},
     {"heal", world_heal, METH_NOARGS, "Joins all ways."},

@@ -310,6 +310,17 @@ def test_a_node_stops_when_its_disk_fails_to_sync() -> None:
     world.put(KEY, b"newer")
 
 
+def test_an_unreadable_copy_is_made_up_for_by_the_others() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.run(seconds=1)
+    owner = world.ring.owner(KEY)
+    world.fail_reads(owner)
+    result = world.get_versioned(KEY, via=owner)
+    assert result.value == b"value"
+    assert owner not in result.replicas
+
+
 def lose_everything(world: World, node: str) -> None:
     world.power_cut(node)
     world.wipe(node)
