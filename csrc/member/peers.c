@@ -43,6 +43,7 @@ struct dkv_peers {
     dkv_rand rand;
     peer *all; /* by member index; the own entry is unused */
     dkv_map inbound;
+    uint64_t map_digest; /* of options.map: it takes long for a large one */
     uint64_t links_opened;
     uint64_t durable_changes;
     int64_t next_ns; /* no timer is due before */
@@ -89,6 +90,7 @@ int dkv_peers_new(const dkv_peers_options *options, dkv_peers **out) {
     }
     peers->options = *options;
     peers->rand.state = options->seed;
+    peers->map_digest = dkv_cluster_map_digest(options->map);
     peers->all[options->self].reach = DKV_REACH_UP;
     *out = peers;
     return DKV_OK;
@@ -186,7 +188,7 @@ static dkv_hello hello_to(const dkv_peers *peers, const dkv_moment *at, uint16_t
         .cluster = dkv_slice_of(map->cluster),
         .node_id = dkv_slice_of(name_of(peers, peers->options.self)),
         .epoch = map->epoch,
-        .map_digest = dkv_cluster_map_digest(map),
+        .map_digest = peers->map_digest,
         .store_id = trust->store_id,
         .remembers = trust->remembered[index],
         .is_new = trust->is_new,
@@ -208,7 +210,7 @@ static int check_hello(const dkv_peers *peers, const dkv_hello *hello, int *inde
     if (*index < 0 || *index == peers->options.self || hello->store_id == 0) {
         return DKV_ERR_PRECONDITION;
     }
-    if (hello->epoch != map->epoch || hello->map_digest != dkv_cluster_map_digest(map)) {
+    if (hello->epoch != map->epoch || hello->map_digest != peers->map_digest) {
         return DKV_ERR_EPOCH;
     }
     return DKV_OK;
