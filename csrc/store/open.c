@@ -135,23 +135,36 @@ static void continue_last(dkv_store *store) {
 static void judge_newest(const dkv_store *store, const directory *dir, dkv_store_report *report) {
     uint32_t newest = 0;
     for (uint32_t i = 0; i < dir->n_files; i++) {
-        if (dir->files[i].kind == DKV_FILE_SEGMENT) newest = dir->files[i].number;
+        const dkv_disk_file *file = &dir->files[i];
+        if (file->kind == DKV_FILE_SEGMENT && file->size_bytes > 0) newest = file->number;
     }
     if (newest < store->meta.newest_segment) report->damaged_records++;
 }
 
+static uint32_t newest_with_content(const dkv_segments *segments) {
+    uint32_t newest = 0;
+    for (uint32_t i = 0; i < segments->slots; i++) {
+        const dkv_segment *segment = segments->by_slot[i];
+        if (segment && segment->end > 0 && segment->number > newest) newest = segment->number;
+    }
+    return newest;
+}
+
 /* Writes META without the clean mark before anything changes that the snapshot describes. Also when
- * it had none: what is read of it may stand in the page cache only. */
+ * it had none: what is read of it may stand in the page cache only. Until recovery is over it names
+ * no newest segment either, because that one may be cut to nothing. */
 static int mark_running(dkv_store *store, const directory *dir) {
     int err = dir->has_meta ? DKV_OK : run_op(dir, DKV_DISK_CREATE, DKV_FILE_META);
     if (err) return err;
     store->meta.snapshot = 0;
+    store->meta.newest_segment = 0;
     err = dkv_meta_store(&store->meta, dir->run, dir->disk);
     return err ? err : run_op(dir, DKV_DISK_SYNC_DIR, DKV_FILE_META);
 }
 
-/* `snapshot`: the tag that META named, or 0. */
-static int load(dkv_store *store, const directory *dir, uint64_t snapshot,
+/* `snapshot`: the tag that META named, or 0. No segment number up to `last_number` is used again.
+ */
+static int load(dkv_store *store, const directory *dir, uint64_t snapshot, uint32_t last_number,
                 dkv_store_report *report) {
     bool absent = false;
     if (snapshot != 0 && dir->has_snapshot) {
@@ -164,7 +177,7 @@ static int load(dkv_store *store, const directory *dir, uint64_t snapshot,
         if (err != DKV_ERR_DATA_LOSS && err != DKV_ERR_NOT_FOUND) return err;
         absent = err == DKV_ERR_NOT_FOUND;
     }
-    store->segments.last_number = store->meta.newest_segment; /* no number is used twice */
+    store->segments.last_number = last_number;
     int err = dkv_recover_log(store, dir->files, dir->n_files, dir->run, dir->disk, report);
     if (absent && report->damaged_records == 0) report->damaged_records = 1;
     return err;
@@ -173,15 +186,14 @@ static int load(dkv_store *store, const directory *dir, uint64_t snapshot,
 /* Everything after whose directory it is has been found out. */
 static int bring_up(dkv_store *store, const directory *dir, dkv_store_report *report) {
     uint64_t snapshot = store->meta.snapshot;
+    uint32_t newest = store->meta.newest_segment;
     judge_newest(store, dir, report);
     int err = mark_running(store, dir);
-    if (!err) err = load(store, dir, snapshot, report);
+    if (!err) err = load(store, dir, snapshot, newest, report);
     if (!err && dir->has_snapshot) err = run_op(dir, DKV_DISK_REMOVE, DKV_FILE_SNAPSHOT);
     if (err) return err;
-    if (store->segments.last_number > store->meta.newest_segment) {
-        store->meta.newest_segment = store->segments.last_number;
-        dkv_meta_touch(&store->meta);
-    }
+    store->meta.newest_segment = newest_with_content(&store->segments);
+    dkv_meta_touch(&store->meta);
     report->records = store->index.total.count;
     store->damaged_records = report->damaged_records;
     return DKV_OK;

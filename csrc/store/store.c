@@ -207,7 +207,8 @@ static void read_met_damage(dkv_store *store, const dkv_disk_job *job) {
 /* Lets META know of a segment that is durable from now on: recovery must find it. */
 static void note_newest_segment(dkv_store *store) {
     const dkv_segment *active = store->append.active;
-    if (!active || !active->dir_synced || active->number <= store->meta.newest_segment) return;
+    bool durable = active && active->dir_synced && active->synced > 0;
+    if (!durable || active->number <= store->meta.newest_segment) return;
     store->meta.newest_segment = active->number;
     dkv_meta_touch(&store->meta);
 }
