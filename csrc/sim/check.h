@@ -13,7 +13,7 @@
  * those that hold it. Damage (a disk wiped, a bit flipped, a file lost) excuses a node from what it
  * confirmed before; ABSENCE and STALE hold all the same as long as one of the nodes that confirmed
  * is sound, but for the age of a value read at level one, and but for damage that cannot be noticed
- * (dkv_world_end_flipped_at). */
+ * (dkv_world_end_damaged_at). */
 #define DKV_RULE_MAP(X)                                                                          \
     X(LOST_WRITE, "a node that confirmed a write holds it, or a newer one, as long as its disk") \
     X(BELIEF, "a node that lacks something that it confirmed does not say that it is in sync")   \

@@ -34,8 +34,28 @@ int dkv_world_wipe(dkv_world *world, uint16_t node) {
     return DKV_OK;
 }
 
+/* The highest number of a segment with content on the disk. */
+static uint32_t newest_segment(dkv_sim_node *sn) {
+    dkv_disk_file *files = calloc(DKV_DISK_FILES_MAX, sizeof *files);
+    if (!files) {
+        sn->world->err = DKV_ERR_NO_MEMORY;
+        return 0;
+    }
+    dkv_disk_job list = {
+        .op = DKV_DISK_LIST, .len_bytes = DKV_DISK_FILES_MAX, .data = (uint8_t *)files};
+    dkv_sim_disk_run(sn->disk, &list);
+    uint32_t newest = 0;
+    for (uint32_t i = 0; i < list.done_bytes; i++) {
+        bool counts = files[i].kind == DKV_FILE_SEGMENT && files[i].size_bytes > 0;
+        if (counts && files[i].number > newest) newest = files[i].number;
+    }
+    free(files);
+    return newest;
+}
+
 static void note_damage(dkv_sim_node *sn, dkv_trace_kind kind, dkv_disk_file file) {
     sn->damaged_at = sn->world->now;
+    if (file.number >= newest_segment(sn)) sn->end_damaged_at = sn->world->now;
     dkv_trace_entry entry = {sn->world->now, sn->index, DKV_TRACE_NOBODY, kind, file.size_bytes,
                              file.number,    NULL};
     dkv_trace_add(&sn->world->trace, &entry, "segment %" PRIu32 ", byte %" PRIu64, file.number,
@@ -50,34 +70,11 @@ int dkv_world_lose_file(dkv_world *world, uint16_t node) {
     return err;
 }
 
-/* The highest number of a segment on the disk. */
-static uint32_t newest_segment(dkv_sim_node *sn) {
-    dkv_disk_file *files = calloc(DKV_DISK_FILES_MAX, sizeof *files);
-    if (!files) {
-        sn->world->err = DKV_ERR_NO_MEMORY;
-        return 0;
-    }
-    dkv_disk_job list = {
-        .op = DKV_DISK_LIST, .len_bytes = DKV_DISK_FILES_MAX, .data = (uint8_t *)files};
-    dkv_sim_disk_run(sn->disk, &list);
-    uint32_t newest = 0;
-    for (uint32_t i = 0; i < list.done_bytes; i++) {
-        if (files[i].kind == DKV_FILE_SEGMENT && files[i].number > newest) {
-            newest = files[i].number;
-        }
-    }
-    free(files);
-    return newest;
-}
-
 int dkv_world_flip(dkv_world *world, uint16_t node) {
-    dkv_sim_node *sn = &world->nodes[node];
     dkv_disk_file file;
-    int err = dkv_sim_disk_flip_any(sn->disk, &file);
-    if (err) return err;
-    note_damage(sn, DKV_TRACE_FLIP, file);
-    if (file.number == newest_segment(sn)) sn->end_flipped_at = world->now;
-    return DKV_OK;
+    int err = dkv_sim_disk_flip_any(world->nodes[node].disk, &file);
+    if (!err) note_damage(&world->nodes[node], DKV_TRACE_FLIP, file);
+    return err;
 }
 
 void dkv_world_capacity(dkv_world *world, uint16_t node, uint64_t bytes) {
@@ -107,8 +104,8 @@ int64_t dkv_world_wiped_at(const dkv_world *world, uint16_t node) {
     return world->nodes[node].wiped_at;
 }
 
-int64_t dkv_world_end_flipped_at(const dkv_world *world, uint16_t node) {
-    return world->nodes[node].end_flipped_at;
+int64_t dkv_world_end_damaged_at(const dkv_world *world, uint16_t node) {
+    return world->nodes[node].end_damaged_at;
 }
 
 uint32_t dkv_world_fatals(const dkv_world *world, uint16_t node) {

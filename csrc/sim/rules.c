@@ -45,7 +45,7 @@ static bool check_promise(const dkv_world *world, const key_facts *key, uint16_t
     dkv_rule rule = DKV_RULE_LOST_WRITE;
     if (dkv_world_damaged_at(world, node) >= p->invoked_ns) {
         rule = DKV_RULE_BELIEF;
-        if (!in_sync || dkv_world_end_flipped_at(world, node) >= p->invoked_ns) return true;
+        if (!in_sync || dkv_world_end_damaged_at(world, node) >= p->invoked_ns) return true;
         if (all_wiped(world)) return true;
     }
     return dkv_check_fail(
@@ -262,7 +262,7 @@ static bool is_damaged(const dkv_world *world, const key_facts *key, damage last
 
 /* True if every node that confirmed the write may have lost it, or one without knowing. */
 static bool is_gone(const dkv_world *world, const key_facts *key, const dkv_sim_op *write) {
-    if (is_damaged(world, key, dkv_world_end_flipped_at, write->invoked_ns)) return true;
+    if (is_damaged(world, key, dkv_world_end_damaged_at, write->invoked_ns)) return true;
     const dkv_sim_nodes *holding = &write->result.holding;
     for (uint8_t i = 0; i < holding->n; i++) {
         if (dkv_world_damaged_at(world, holding->nodes[i]) < write->invoked_ns) return false;

@@ -68,7 +68,7 @@ typedef struct dkv_sim_node {
     int64_t skew_ms;
     int64_t tick_at; /* the only TICK event that counts; INT64_MAX: none */
     int64_t damaged_at;
-    int64_t end_flipped_at;
+    int64_t end_damaged_at;
     int64_t wiped_at;
     int64_t paused_since, paused_ns;
     dkv_link last_accepted;

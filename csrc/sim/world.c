@@ -407,7 +407,7 @@ int dkv_world_new(const dkv_world_options *options, dkv_world **out) {
                              .index = i,
                              .tick_at = INT64_MAX,
                              .damaged_at = -1,
-                             .end_flipped_at = -1,
+                             .end_damaged_at = -1,
                              .wiped_at = -1};
         err = dkv_sim_disk_new(dkv_rand_next(&world->rand), &sn->disk);
         if (!err) err = dkv_world_start(world, i);

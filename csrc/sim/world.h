@@ -181,9 +181,10 @@ int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node);
 /* When the disk was last wiped, −1 if never. */
 int64_t dkv_world_wiped_at(const dkv_world *world, uint16_t node);
 
-/* When a bit last flipped in the newest segment of the log, −1 if never. In the last records of a
- * log a store cannot tell damage from a write that a power cut has torn. */
-int64_t dkv_world_end_flipped_at(const dkv_world *world, uint16_t node);
+/* When a bit last flipped in the newest segment of the log, or it was lost, −1 if never. In the
+ * last records of a log a store cannot tell damage from a write that a power cut has torn, and of a
+ * new segment it learns from META, which is written a moment later. */
+int64_t dkv_world_end_damaged_at(const dkv_world *world, uint16_t node);
 
 /* How many times a process of this node stopped by itself (dkv_effects.fatal). */
 uint32_t dkv_world_fatals(const dkv_world *world, uint16_t node);
