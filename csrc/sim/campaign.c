@@ -14,6 +14,7 @@
 #define NODES_MAX 9u
 #define OPS_MAX 1500u        /* the check compares them pairwise */
 #define QUIET_NS (9000 * MS) /* longer than any deadline, and than it takes to find each other */
+#define BUSY_MAX 10u         /* tries, half a second apart */
 #define NO_OP DKV_CHECK_NO_OP
 
 const char *dkv_fault_name(dkv_fault fault) {
@@ -241,18 +242,23 @@ static bool all_believed(const campaign *c) {
     return true;
 }
 
-/* One operation that has to succeed. */
+/* One operation that has to succeed, though a node may be busy for a while. */
 static bool demand(campaign *c, dkv_op op, dkv_level level, unsigned key, int *err,
                    dkv_violation *out) {
-    uint64_t number;
-    *err = submit(c, 0, (dkv_request){.op = op, .level = level}, DKV_SIM_ANY, key, &number);
-    if (!*err) *err = dkv_world_run_until_done(c->world, number);
-    if (*err) return false;
-    const dkv_sim_result *result = &dkv_world_op(c->world, number)->result;
-    if (result->err == DKV_OK || (op == DKV_OP_GET && result->err == DKV_ERR_NOT_FOUND))
-        return true;
-    return dkv_check_fail(out, DKV_RULE_SERVING, number, NO_OP, "%s: %s", dkv_err_name(result->err),
-                          result->detail);
+    for (unsigned patience = BUSY_MAX;; patience--) {
+        uint64_t number;
+        *err = submit(c, 0, (dkv_request){.op = op, .level = level}, DKV_SIM_ANY, key, &number);
+        if (!*err) *err = dkv_world_run_until_done(c->world, number);
+        if (*err) return false;
+        const dkv_sim_result *result = &dkv_world_op(c->world, number)->result;
+        bool absent = op == DKV_OP_GET && result->err == DKV_ERR_NOT_FOUND;
+        if (result->err == DKV_OK || absent) return true;
+        if (result->err != DKV_ERR_BUSY || patience == 0) {
+            return dkv_check_fail(out, DKV_RULE_SERVING, number, NO_OP, "%s: %s",
+                                  dkv_err_name(result->err), result->detail);
+        }
+        if (!pass(c, 500 * MS, false, err, out)) return false;
+    }
 }
 
 /* The word of a node that has lost something does not count: reads at level all fail until it has

@@ -11,6 +11,7 @@ typedef struct promise {
     dkv_version version; /* none: it has confirmed nothing */
     uint64_t op;
     int64_t invoked_ns; /* of that write: a disk damaged later excuses the node */
+    bool believed;      /* the node was in sync while it had it */
 } promise;
 
 typedef struct key_facts {

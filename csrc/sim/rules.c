@@ -45,8 +45,8 @@ static bool check_promise(const dkv_world *world, const key_facts *key, uint16_t
     dkv_rule rule = DKV_RULE_LOST_WRITE;
     if (dkv_world_damaged_at(world, node) >= p->invoked_ns) {
         rule = DKV_RULE_BELIEF;
-        if (!in_sync || dkv_world_end_damaged_at(world, node) >= p->invoked_ns) return true;
-        if (all_wiped(world)) return true;
+        if (!in_sync || !p->believed || all_wiped(world)) return true;
+        if (dkv_world_end_damaged_at(world, node) >= p->invoked_ns) return true;
     }
     return dkv_check_fail(
         out, rule, p->op, NONE,
@@ -62,11 +62,13 @@ static bool check_running_node(const dkv_check *check, const dkv_world *world, u
     dkv_node_status_get(running, &status);
     for (const key_facts *key = check->first_key; key; key = key->next) {
         dkv_store_entry entry = {0};
-        if (dkv_version_is_none(key->promises[node].version)) continue;
+        promise *p = &key->promises[node];
+        if (dkv_version_is_none(p->version)) continue;
         if (dkv_store_peek(dkv_node_store(running), key->hash, &entry)) {
             entry.version = (dkv_version){0};
         }
         if (!check_promise(world, key, node, entry.version, status.in_sync, out)) return false;
+        p->believed |= status.in_sync && dkv_version_cmp(entry.version, p->version) >= 0;
     }
     return true;
 }
