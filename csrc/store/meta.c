@@ -40,6 +40,7 @@ static uint32_t encode(const dkv_meta *meta, uint8_t *slot) {
     dkv_put_le64(slot + 32, meta->snapshot);
     dkv_log_names_encode(slot + 40, &meta->identity);
     dkv_put_le32(slot + 170, meta->newest_segment);
+    dkv_put_le32(slot + 174, meta->damage);
     if (meta->facts.len) memcpy(slot + DKV_META_HEADER_BYTES, meta->facts.data, meta->facts.len);
     dkv_put_le64(slot + CHECKSUM_AT, slot_checksum(slot, (uint32_t)meta->facts.len));
     return (uint32_t)len;
@@ -66,6 +67,7 @@ static int decode(dkv_meta *meta, const uint8_t *slot) {
     meta->identity.store_id = dkv_le64(slot + 24);
     meta->snapshot = dkv_le64(slot + 32);
     meta->newest_segment = dkv_le32(slot + 170);
+    meta->damage = dkv_le32(slot + 174);
     return DKV_OK;
 }
 
@@ -101,6 +103,7 @@ int dkv_meta_set_facts(dkv_meta *meta, dkv_slice facts, uint64_t cookie) {
     }
     dkv_buf_free(&meta->facts);
     meta->facts = copy;
+    meta->damage = 0; /* whoever sets facts has been told */
     dkv_meta_touch(meta);
     return DKV_OK;
 }

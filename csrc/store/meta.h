@@ -9,7 +9,8 @@
  *     32  snapshot               8   0, or the tag of the index snapshot of a clean stop
  *     40  names                130   as in log.h
  *    170  newest segment         4   the highest number of a segment that was durable by then
- *    174  zeros                 74
+ *    174  damage                 4   places found damaged when opening, since the facts were set
+ *    178  zeros                 70
  *    248  checksum               8   XXH3 of bytes 0..247, seeded with the XXH3 of the facts
  *    256  facts
  *
@@ -38,6 +39,7 @@ typedef struct dkv_meta {
     uint64_t sequence; /* of the current state */
     uint64_t snapshot; /* tag, 0: not stopped cleanly */
     uint32_t newest_segment;
+    uint32_t damage; /* recovery mends the log, and nothing else may know of it yet */
     dkv_buf facts;
 
     uint32_t slot;       /* written next */

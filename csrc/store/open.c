@@ -177,10 +177,9 @@ static int load(dkv_store *store, const directory *dir, uint64_t snapshot, uint3
         if (err != DKV_ERR_DATA_LOSS && err != DKV_ERR_NOT_FOUND) return err;
         absent = err == DKV_ERR_NOT_FOUND;
     }
+    if (absent && store->meta.damage == 0) store->meta.damage = 1;
     store->segments.last_number = last_number;
-    int err = dkv_recover_log(store, dir->files, dir->n_files, dir->run, dir->disk, report);
-    if (absent && report->damaged_records == 0) report->damaged_records = 1;
-    return err;
+    return dkv_recover_log(store, dir->files, dir->n_files, dir->run, dir->disk, report);
 }
 
 /* Everything after whose directory it is has been found out. */
@@ -188,12 +187,16 @@ static int bring_up(dkv_store *store, const directory *dir, dkv_store_report *re
     uint64_t snapshot = store->meta.snapshot;
     uint32_t newest = store->meta.newest_segment;
     judge_newest(store, dir, report);
+    if (report->damaged_records && !store->meta.damage) store->meta.damage = 1;
     int err = mark_running(store, dir);
     if (!err) err = load(store, dir, snapshot, newest, report);
     if (!err && dir->has_snapshot) err = run_op(dir, DKV_DISK_REMOVE, DKV_FILE_SNAPSHOT);
     if (err) return err;
     store->meta.newest_segment = newest_with_content(&store->segments);
     dkv_meta_touch(&store->meta);
+    if (report->damaged_records < store->meta.damage) {
+        report->damaged_records = store->meta.damage;
+    }
     report->records = store->index.total.count;
     store->damaged_records = report->damaged_records;
     return DKV_OK;

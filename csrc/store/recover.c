@@ -204,6 +204,14 @@ static void judge_absent(recovery *r) {
     }
 }
 
+/* What was found goes into META before the log is mended: after a crash nothing else shows it. */
+static int note_damage(recovery *r) {
+    dkv_meta *meta = &r->store->meta;
+    uint64_t found = r->report->damaged_records;
+    if (found > meta->damage) meta->damage = found < UINT32_MAX ? (uint32_t)found : UINT32_MAX;
+    return meta->damage ? dkv_meta_store(meta, r->run, r->disk) : DKV_OK;
+}
+
 /* ---- making it durable ---- */
 
 /* Performs the jobs of the tail until all that is appended is durable. */
@@ -293,6 +301,9 @@ int dkv_recover_log(dkv_store *store, const dkv_disk_file *files, uint32_t n_fil
     if (!err) {
         judge_gaps(&r);
         judge_absent(&r);
+        err = note_damage(&r);
+    }
+    if (!err) {
         err = make_durable(&r);
     }
     free(r.found);
