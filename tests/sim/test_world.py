@@ -333,7 +333,13 @@ def lose_the_log(world: World, node: str) -> None:
     world.start(node)
 
 
-@pytest.mark.parametrize("lose", [lose_everything, lose_the_log])
+def lose_the_log_and_crash_again(world: World, node: str) -> None:
+    lose_the_log(world, node)
+    world.power_cut(node)
+    world.start(node)
+
+
+@pytest.mark.parametrize("lose", [lose_everything, lose_the_log, lose_the_log_and_crash_again])
 def test_a_node_that_lost_its_data_is_not_believed(lose: Callable[[World, str], None]) -> None:
     world = World(3)
     world.put(KEY, b"value")
