@@ -8,8 +8,9 @@
 #include "base/err.h"
 #include "base/map.h"
 
-#define CLOCK_SAMPLE_MS 1000u /* a link in use is pinged this often to compare clocks */
-#define BACKOFF_MAX 4u        /* times retry_ms */
+#define CLOCK_SAMPLE_MS 1000u            /* a link in use is pinged this often to compare clocks */
+#define BACKOFF_MAX 4u                   /* times retry_ms */
+#define OFFSET_MAX_MS (INT64_C(1) << 40) /* of clocks; whatever is further off counts as this */
 
 typedef struct peer {
     dkv_reach reach;
@@ -26,8 +27,8 @@ typedef struct peer {
     uint32_t failures;    /* in a row */
     int state;            /* what it said it would answer to a write */
     bool sampled;         /* offset_ms is valid */
-    int64_t sampled_ns;
-    int64_t offset_ms; /* its wall clock minus ours */
+    int64_t sampled_ns;   /* when it last told its time, in a HELLO_REPLY or PONG */
+    int64_t offset_ms;    /* its wall clock minus ours, within OFFSET_MAX_MS */
 } peer;
 
 /* A link that a peer opened to us. */
@@ -69,8 +70,10 @@ static const char *name_of(const dkv_peers *peers, uint16_t index) {
     return peers->options.map->members[index].id;
 }
 
-static void wake_at(dkv_peers *peers, int64_t at_ns) {
-    if (at_ns < peers->next_ns) peers->next_ns = at_ns;
+/* Never in the past: a tick that comes late tells that this node itself was stopped. */
+static void wake_at(dkv_peers *peers, const dkv_moment *at, int64_t when_ns) {
+    if (when_ns < at->now_ns) when_ns = at->now_ns;
+    if (when_ns < peers->next_ns) peers->next_ns = when_ns;
 }
 
 static void log_peer(const dkv_peers *peers, const dkv_moment *at, dkv_log_level level,
@@ -115,7 +118,7 @@ static void open_link(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     p->outstanding = 0;
     p->pinged = false;
     if (p->reach == DKV_REACH_UNKNOWN) p->reach = DKV_REACH_CONNECTING;
-    wake_at(peers, at->now_ns + dkv_ns_of_ms(peers->options.timing.silence_ms));
+    wake_at(peers, at, at->now_ns + dkv_ns_of_ms(peers->options.timing.silence_ms));
     at->effects->connect(at->effects->user, index, p->link);
 }
 
@@ -128,10 +131,9 @@ static void come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     peer *p = &peers->all[index];
     bool was_down = p->reach == DKV_REACH_DOWN;
     p->reach = DKV_REACH_UP;
-    p->failures = 0;
-    p->state = DKV_OK;
+    p->failures = 0; /* `state` stays: a disk that was full is so until the next PONG */
     p->since_ns = p->used_ns = at->now_ns;
-    wake_at(peers, at->now_ns + dkv_ns_of_ms(peers->options.timing.ping_ms));
+    wake_at(peers, at, at->now_ns + dkv_ns_of_ms(peers->options.timing.ping_ms));
     if (was_down) log_peer(peers, at, DKV_LOG_INFO, index, "is back");
     peers->options.changed(peers->options.user, at, index);
 }
@@ -147,7 +149,7 @@ static void go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, cons
     /* Up to a quarter more, so that a cluster does not knock in step on a node that returns. */
     pause += (int64_t)dkv_rand_below(&peers->rand, (uint64_t)pause / 4 + 1);
     p->retry_ns = at->now_ns + pause;
-    wake_at(peers, p->retry_ns);
+    wake_at(peers, at, p->retry_ns);
     if (was == DKV_REACH_DOWN) return;
     log_peer(peers, at, DKV_LOG_WARN, index, why);
     peers->options.changed(peers->options.user, at, index);
@@ -172,7 +174,7 @@ bool dkv_peers_send(dkv_peers *peers, const dkv_moment *at, uint16_t index,
     if (p->reach != DKV_REACH_UP) return false;
     if (p->outstanding++ == 0) {
         p->since_ns = at->now_ns;
-        wake_at(peers, at->now_ns + dkv_ns_of_ms(peers->options.timing.ping_ms));
+        wake_at(peers, at, at->now_ns + dkv_ns_of_ms(peers->options.timing.ping_ms));
     }
     p->used_ns = at->now_ns;
     at->effects->send(at->effects->user, p->link, message);
@@ -216,6 +218,14 @@ static int check_hello(const dkv_peers *peers, const dkv_hello *hello, int *inde
     return DKV_OK;
 }
 
+static int64_t clamp(int64_t value, int64_t most) {
+    return value < -most ? -most : value > most ? most : value;
+}
+
+static bool is_off(const peer *p) {
+    return llabs(p->offset_ms) > DKV_DRIFT_MAX_MS;
+}
+
 /* More than half of all that were compared, this node among them, see it off: with two nodes
  * nobody can tell whose clock is wrong. */
 static void compare_clocks(dkv_peers *peers, const dkv_moment *at) {
@@ -223,7 +233,7 @@ static void compare_clocks(dkv_peers *peers, const dkv_moment *at) {
     for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
         const peer *p = &peers->all[i];
         known += p->sampled;
-        off += p->sampled && llabs(p->offset_ms) > DKV_DRIFT_MAX_MS;
+        off += p->sampled && is_off(p);
     }
     bool clock_off = off * 2 > known;
     if (clock_off != peers->clock_off) {
@@ -245,7 +255,7 @@ static void sample_clock(dkv_peers *peers, const dkv_moment *at, uint16_t index,
     p->sampled_ns = at->now_ns;
     if (round_trip_ms > DKV_DRIFT_MAX_MS / 2) return;
     p->sampled = true;
-    p->offset_ms = (int64_t)(wall_ms - at->wall_ms) + round_trip_ms / 2;
+    p->offset_ms = clamp((int64_t)(wall_ms - at->wall_ms), OFFSET_MAX_MS) + round_trip_ms / 2;
     compare_clocks(peers, at);
 }
 
@@ -330,6 +340,38 @@ bool dkv_peers_clock_off(const dkv_peers *peers) {
     return peers->clock_off;
 }
 
+/* ---- when a peer needs attention ---- */
+
+static int64_t earlier(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* Any message breaks a silence, but only a PONG tells that a peer takes writes again and what time
+ * it is: for these it is asked however much else it says. */
+static int64_t ping_due(const dkv_peers *peers, const peer *p) {
+    int64_t ping_ns = dkv_ns_of_ms(peers->options.timing.ping_ms);
+    if (p->pinged) return INT64_MAX;
+    int64_t due = p->outstanding ? p->since_ns + ping_ns : INT64_MAX;
+    if (p->state) due = earlier(due, p->sampled_ns + ping_ns);
+    if (p->used_ns > p->sampled_ns || is_off(p)) {
+        due = earlier(due, p->sampled_ns + dkv_ns_of_ms(CLOCK_SAMPLE_MS));
+    }
+    return due;
+}
+
+/* Whether the link is kept although nobody uses it: this node is still being vouched for, or writes
+ * are refused because of what the peer said, which only the peer can take back. */
+static bool is_kept(const dkv_peers *peers, const peer *p) {
+    return peers->options.trust->is_new || p->state || is_off(p);
+}
+
+static int64_t due_up(const dkv_peers *peers, const peer *p) {
+    const dkv_timing *timing = &peers->options.timing;
+    int64_t due = ping_due(peers, p);
+    if (p->outstanding) return earlier(due, p->since_ns + dkv_ns_of_ms(timing->silence_ms));
+    return is_kept(peers, p) ? due : earlier(due, p->used_ns + dkv_ns_of_ms(timing->idle_ms));
+}
+
 /* ---- events ---- */
 
 void dkv_peers_link_opened(dkv_peers *peers, const dkv_moment *at, dkv_link link) {
@@ -377,8 +419,12 @@ static int own_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
         p->pinged = false;
         p->state = message->pong.state;
         sample_clock(peers, at, index, message->pong.wall_ms, p->pinged_ns);
+        wake_at(peers, at, due_up(peers, p));
         return -1;
-    case DKV_MSG_APPLY_REPLY: p->state = message->apply_reply.state; return index;
+    case DKV_MSG_APPLY_REPLY:
+        p->state = message->apply_reply.state;
+        if (p->state) wake_at(peers, at, due_up(peers, p));
+        return index;
     case DKV_MSG_FETCH_REPLY:
     case DKV_MSG_FORWARD_REPLY: return index;
     default: go_down(peers, at, index, "is cut off: it sent what is no reply"); return -1;
@@ -423,29 +469,6 @@ int dkv_peers_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
 }
 
 /* ---- timers ---- */
-
-static bool needs_answer(const peer *p) {
-    return p->outstanding || p->state || llabs(p->offset_ms) > DKV_DRIFT_MAX_MS;
-}
-
-static int64_t ping_due(const dkv_peers *peers, const peer *p) {
-    if (p->pinged) return INT64_MAX;
-    if (needs_answer(p)) return p->since_ns + dkv_ns_of_ms(peers->options.timing.ping_ms);
-    if (p->used_ns > p->sampled_ns) return p->sampled_ns + dkv_ns_of_ms(CLOCK_SAMPLE_MS);
-    return INT64_MAX;
-}
-
-static int64_t earlier(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static int64_t due_up(const dkv_peers *peers, const peer *p) {
-    const dkv_timing *timing = &peers->options.timing;
-    int64_t due = ping_due(peers, p);
-    if (p->outstanding) return earlier(due, p->since_ns + dkv_ns_of_ms(timing->silence_ms));
-    if (peers->options.trust->is_new) return due; /* still being vouched for: keep all links */
-    return earlier(due, p->used_ns + dkv_ns_of_ms(timing->idle_ms));
-}
 
 /* When this peer needs attention next. */
 static int64_t due(const dkv_peers *peers, const peer *p) {
@@ -503,11 +526,10 @@ void dkv_peers_tick(dkv_peers *peers, const dkv_moment *at) {
             tick_peer(peers, at, i);
         }
     }
-    int64_t next_ns = INT64_MAX;
+    peers->next_ns = INT64_MAX;
     for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
-        if (i != peers->options.self) next_ns = earlier(next_ns, due(peers, &peers->all[i]));
+        if (i != peers->options.self) wake_at(peers, at, due(peers, &peers->all[i]));
     }
-    peers->next_ns = next_ns;
 }
 
 int64_t dkv_peers_next_timer(const dkv_peers *peers) {

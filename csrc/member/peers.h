@@ -3,8 +3,9 @@
  * A link to a peer is opened when one is wanted, greets with HELLO, and counts as UP from the
  * HELLO_REPLY on. A peer is DOWN when its link is refused or breaks, or when it owes an answer and
  * has said nothing for `silence_ms`; a PING after `ping_ms` gives a busy peer the chance to speak.
- * There are no heartbeats beside that. A peer that is DOWN is tried again on a timer, and at once
- * when it greets us.
+ * A link in use is also pinged once a second to compare clocks, and a peer that takes no writes, or
+ * whose clock differs, is asked on until that is over; there are no heartbeats beside that. A peer
+ * that is DOWN is tried again on a timer, and at once when it greets us.
  *
  * If this node itself was stopped for a while (a debugger, a laptop's lid), it grants every peer a
  * new full period before it judges. */
