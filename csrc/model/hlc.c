@@ -12,8 +12,10 @@ static dkv_hlc bounded(dkv_hlc hlc, uint64_t wall_ms) {
 dkv_hlc dkv_clock_issue(dkv_clock *clock, uint64_t wall_ms, dkv_hlc after) {
     dkv_hlc now = later(clock->last, dkv_hlc_of_ms(wall_ms));
     if (after > now && after > bounded(after, wall_ms)) {
-        clock->far = (later(clock->far, after) + 1) | 1;
-        return clock->far;
+        dkv_hlc far = (later(clock->far, after) + 1) | 1;
+        if (far <= after) return 0; /* past the end of all times */
+        clock->far = far;
+        return far;
     }
     clock->last = (later(now, after) + 2) & ~(dkv_hlc)1;
     return clock->last;

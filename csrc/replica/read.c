@@ -10,6 +10,10 @@
 #define PENDING (DKV_SET(ASKED) | DKV_SET(WAITING))
 #define ANSWERED (DKV_SET(HAS) | DKV_SET(HAS_LESS) | DKV_SET(HAS_NONE))
 
+static bool asks_many(const read_request *q) {
+    return q->r.level == DKV_LEVEL_QUORUM || q->r.level == DKV_LEVEL_ALL;
+}
+
 void dkv_read_del(read_request *q) {
     dkv_buf_free(&q->value);
     free(q);
@@ -92,7 +96,7 @@ static bool note_record(dkv_replica *replica, const dkv_moment *at, read_request
         q->kind = record->kind;
     }
     q->r.at[i] = newer >= 0 ? HAS : HAS_LESS;
-    if (newer > 0 && q->r.needs == 1 && q->kind == DKV_KIND_VALUE) {
+    if (newer > 0 && !asks_many(q) && q->kind == DKV_KIND_VALUE) {
         reply_value(replica, at, q, record->value); /* no copy on the common path */
         return true;
     }
@@ -193,10 +197,6 @@ static void proceed_many(dkv_replica *replica, const dkv_moment *at, read_reques
                  q->r.needs, q->r.n, answers);
         reply_error(replica, at, q, DKV_ERR_UNAVAILABLE, why);
     }
-}
-
-static bool asks_many(const read_request *q) {
-    return q->r.level == DKV_LEVEL_QUORUM || q->r.level == DKV_LEVEL_ALL;
 }
 
 static void proceed(dkv_replica *replica, const dkv_moment *at, read_request *q) {

@@ -162,18 +162,24 @@ static progress foresee(dkv_replica *replica, const dkv_moment *at, write_reques
     return err ? FAILED : AT_REST;
 }
 
-static void issue_version(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+/* False if no version is later than the stored one. */
+static bool issue_version(dkv_replica *replica, const dkv_moment *at, write_request *w) {
     dkv_store_entry stored = {0};
     dkv_store_peek(replica->options.store, w->r.hash, &stored);
     dkv_hlc after = w->last_seen.hlc;
     if (stored.version.hlc > after) after = stored.version.hlc;
-    w->version.hlc = dkv_clock_issue(&replica->clock, at->wall_ms, after);
-    w->version.origin = dkv_trust_origin(replica->options.trust);
+    dkv_hlc hlc = dkv_clock_issue(&replica->clock, at->wall_ms, after);
+    if (!hlc) return false;
+    w->version = (dkv_version){hlc, dkv_trust_origin(replica->options.trust)};
+    return true;
 }
 
 static void write_everywhere(dkv_replica *replica, const dkv_moment *at, write_request *w) {
     dkv_message message = {.kind = DKV_MSG_APPLY, .id = w->r.task.id};
-    issue_version(replica, at, w);
+    if (!issue_version(replica, at, w)) {
+        refuse(replica, at, w, DKV_ERR_CLOCK, "no version can be later than the stored one");
+        return;
+    }
     message.apply = (dkv_record){
         .key = w->r.key,
         .value = w->value,
@@ -251,13 +257,28 @@ void dkv_write_stored(dkv_replica *replica, const dkv_moment *at, write_request 
     settle(replica, at, w);
 }
 
+/* Whether the reply says what became of a write, and does not contradict itself. */
+static bool tells_outcome(const dkv_reply *reply) {
+    bool applied = reply->outcome == DKV_OUTCOME_APPLIED;
+    return reply->outcome != DKV_OUTCOME_NONE && applied == (reply->err == DKV_OK);
+}
+
+static void relay(dkv_replica *replica, const dkv_moment *at, write_request *w,
+                  const dkv_reply *reply) {
+    if (!tells_outcome(reply)) {
+        unknown(replica, at, w, DKV_ERR_PROTOCOL);
+        return;
+    }
+    dkv_replica_reply(replica, at, w->r.to, w->r.op, reply);
+    end(replica, w);
+}
+
 void dkv_write_answered(dkv_replica *replica, const dkv_moment *at, write_request *w, uint16_t peer,
                         const dkv_message *message) {
     int i = dkv_replica_place(&w->r, peer);
     if (i < 0 || w->r.at[i] != ASKED) return;
     if (message->kind == DKV_MSG_FORWARD_REPLY && w->forwarded) {
-        dkv_replica_reply(replica, at, w->r.to, w->r.op, &message->forward_reply);
-        end(replica, w);
+        relay(replica, at, w, &message->forward_reply);
     } else if (message->kind == DKV_MSG_APPLY_REPLY && !w->forwarded) {
         w->r.at[i] = message->apply_reply.err ? FAILED : HAS;
         if (message->apply_reply.err) w->failure = message->apply_reply.err;
