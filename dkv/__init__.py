@@ -13,7 +13,7 @@ from dkv._version import __version__
 from dkv.cluster import Cluster
 from dkv.errors import Error
 from dkv.results import GetResult, NodeStatus, PeerStatus, PutResult
-from dkv.ring import Member, Ring, RingChange
+from dkv.ring import Member, Ring, RingChange, WhatIf
 from dkv.version import Version
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
     "Ring",
     "RingChange",
     "Version",
+    "WhatIf",
     "__version__",
     "connect",
     "errors",

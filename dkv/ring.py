@@ -7,10 +7,14 @@ compute that, so no node has to be asked. This module needs no running cluster.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dkv import _core
 from dkv.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Key = str | bytes | bytearray | memoryview
 """A key: 1 to 1,024 bytes. A str stands for its UTF-8."""
@@ -82,6 +86,49 @@ class RingChange:
         return ((self.upto - self.after) % CIRCLE or CIRCLE) / CIRCLE
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class WhatIf:
+    """What a change of the nodes would do: the answer of `Ring.what_if`.
+
+    >>> Ring(["n1", "n2", "n3", "n4"], replication=2).what_if(add="n5")
+    WhatIf: 20.1 % of all replicas move (the least possible: 20.1 %)
+      n5   0.0 % -> 40.1 %
+      n4  51.8 % -> 38.8 %
+      n3  48.1 % -> 37.7 %
+      n1  51.1 % -> 41.9 %
+      n2  48.9 % -> 41.5 %
+    """
+
+    ring: "Ring"
+    """The ring after the change."""
+
+    moved: float
+    """The fraction of all replicas that get to a node that did not hold them."""
+
+    minimum: float
+    """What any placement would have to move to get from the old shares to the new ones: what the
+    nodes that grow gain. Zones and hosts can make a ring move more than that."""
+
+    per_node: Mapping[str, tuple[float, float]]
+    """For each node of either ring the fraction of all keys that it holds, before and after."""
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.per_node))
+        least = f"(the least possible: {self.minimum:.1%})"
+        lines = [f"WhatIf: {self.moved:.1%} of all replicas move {least}"]
+        nodes = sorted(self.per_node.items(), key=_change_of_share, reverse=True)
+        for node, (before, after) in nodes[:20]:
+            lines.append(f"  {node:{width}}  {before:5.1%} -> {after:5.1%}")
+        if len(nodes) > 20:
+            lines.append(f"  and {len(nodes) - 20} nodes whose shares change less")
+        return "\n".join(lines).replace("%", " %")
+
+
+def _change_of_share(item: tuple[str, tuple[float, float]]) -> float:
+    before, after = item[1]
+    return abs(after - before)
+
+
 Nodes = Iterable[str | Member] | Mapping[str, Mapping[str, Any]]
 """What a ring is made of: ids, members, or a mapping from id to the other fields of `Member`."""
 
@@ -140,6 +187,42 @@ class Ring:
     def list_at(self, position: int) -> tuple[str, ...]:
         """The nodes that hold the keys at `position`, owner first."""
         return self._native.list_at(position)
+
+    # ---- where many keys live ----
+
+    def owners(self, keys: Iterable[Key]) -> "npt.NDArray[np.intp]":
+        """For each key the index of its owner in `nodes`. Needs NumPy (`pip install 'dkv[viz]'`).
+
+        `keys` is a sequence of keys or an array of one dimension; a million take a fraction of a
+        second. Beware of NumPy's types "S" and "U": they drop NULs at the end of a key. A list, or
+        an array of type "V" or object, keeps them.
+
+        >>> ring = Ring(["n1", "n2", "n3", "n4"], replication=3)
+        >>> ring.owners(["some key", b"another"])
+        array([3, 0])
+        >>> ring.owner(b"another")
+        'n1'
+        """
+        return self._locate(keys, 1)[:, 0]
+
+    def replica_table(self, keys: Iterable[Key]) -> "npt.NDArray[np.intp]":
+        """For each key a row with the indices of its N nodes in `nodes`, owner first.
+
+        Takes what `owners` takes.
+
+        >>> ring = Ring(["n1", "n2", "n3", "n4"], replication=3)
+        >>> ring.replica_table(["some key", b"another"])
+        array([[3, 2, 0],
+               [0, 3, 2]])
+        >>> ring.replicas("some key")
+        ('n4', 'n3', 'n1')
+        """
+        return self._locate(keys, self.replication)
+
+    def _locate(self, keys: Iterable[Key], places: int) -> "npt.NDArray[np.intp]":
+        from dkv import _bulk  # only here, so that the rest needs no NumPy
+
+        return _bulk.locate(self._native, keys, places)
 
     # ---- what it is made of ----
 
@@ -210,10 +293,39 @@ class Ring:
         >>> Ring(["n1", "n2"], replication=1).without_node("n2").nodes
         ('n1',)
         """
-        rest = [member for member in self._members if member.id != node]
-        if len(rest) == len(self._members):
-            raise InvalidArgumentError(f"there is no node {node!r} in this ring")
-        return Ring(rest, self.replication)
+        return Ring(self._members_without([node]), self.replication)
+
+    def what_if(
+        self, *, add: str | Member | Nodes = (), remove: str | Iterable[str] = ()
+    ) -> WhatIf:
+        """What it would mean to add and remove these nodes: what moves, and each node's share.
+
+        >>> ring = Ring([f"n{i}" for i in range(1, 6)], replication=3)
+        >>> round(ring.what_if(add="n6").moved, 3)  # about 1 of 6
+        0.17
+
+        A node that takes over the tokens of another takes over its keys, and no others move:
+
+        >>> change = ring.what_if(add=Member("n6", token_name="n5"), remove="n5")
+        >>> change.per_node["n6"][1] == ring.replica_shares()["n5"]
+        True
+        """
+        rest = self._members_without([remove] if isinstance(remove, str) else remove)
+        added = _members_of([add] if isinstance(add, str | Member) else add)
+        ring = Ring((*rest, *added), self.replication)
+        moved, net_gain = 0, dict.fromkeys((*self.nodes, *ring.nodes), 0)
+        for change in self.diff(ring):
+            positions = (change.upto - change.after) % CIRCLE or CIRCLE
+            for node in set(change.after_nodes) - set(change.before):
+                moved += positions
+                net_gain[node] += positions
+            for node in set(change.before) - set(change.after_nodes):
+                net_gain[node] -= positions
+        minimum = sum(gain for gain in net_gain.values() if gain > 0)
+        before, after = self.replica_shares(), ring.replica_shares()
+        per_node = {node: (before.get(node, 0.0), after.get(node, 0.0)) for node in net_gain}
+        everything = CIRCLE * self.replication
+        return WhatIf(ring, moved / everything, minimum / everything, per_node)
 
     def diff(self, other: "Ring") -> list[RingChange]:
         """Exactly the positions whose nodes differ from those in `other`, the newer ring.
@@ -227,6 +339,14 @@ class Ring:
         0.49
         """
         return [RingChange(*change) for change in self._native.diff(other._native)]
+
+    def _members_without(self, leaving: Iterable[str]) -> list[Member]:
+        leaving = set(leaving)
+        for node in leaving.difference(self.nodes):
+            raise InvalidArgumentError(f"there is no node {node!r} in this ring")
+        return [member for member in self._members if member.id not in leaving]
+
+    # ---- as a value ----
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Ring):
@@ -244,6 +364,12 @@ class Ring:
             f"Ring(nodes={len(self._members)}, replication={self.replication}, "
             f"intervals={self.intervals})"
         )
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: the circle in the colours of its owners, and their shares."""
+        from dkv._svg import ring_svg
+
+        return ring_svg(self)
 
 
 def _members_of(nodes: Nodes) -> list[Member]:

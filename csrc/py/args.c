@@ -36,12 +36,16 @@ int dkv_py_bytes_get(const dkv_py_errors *errors, PyObject *object, const char *
     return 0;
 }
 
+void dkv_py_raise_key_length(const dkv_py_errors *errors, size_t len) {
+    dkv_py_raise_invalid(errors, "a key must have 1 to %u bytes, not %zu", DKV_KEY_MAX, len);
+}
+
 int dkv_py_key_get(const dkv_py_errors *errors, PyObject *object, dkv_py_bytes *out) {
     if (dkv_py_bytes_get(errors, object, "a key", out)) return -1;
     size_t len = out->slice.len;
     if (len >= 1 && len <= DKV_KEY_MAX) return 0;
     dkv_py_bytes_release(out);
-    dkv_py_raise_invalid(errors, "a key must have 1 to %u bytes, not %zu", DKV_KEY_MAX, len);
+    dkv_py_raise_key_length(errors, len);
     return -1;
 }
 

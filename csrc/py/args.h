@@ -23,6 +23,9 @@ int dkv_py_bytes_get(const dkv_py_errors *errors, PyObject *object, const char *
 /* The same, refusing what cannot be a key. */
 int dkv_py_key_get(const dkv_py_errors *errors, PyObject *object, dkv_py_bytes *out);
 
+/* Sets the exception for a key of `len` bytes, which no key may have. */
+void dkv_py_raise_key_length(const dkv_py_errors *errors, size_t len);
+
 void dkv_py_bytes_release(dkv_py_bytes *bytes);
 
 /* Builds and checks a cluster map. `members` is a sequence of tuples (id, address, host, zone,

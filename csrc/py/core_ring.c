@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/hash.h"
+#include "model/record.h"
 #include "py/args.h"
 #include "ring/ring.h"
 
@@ -107,6 +108,140 @@ static PyObject *ring_list_at(PyObject *object, PyObject *position_object) {
                                     "a position must be 0 to 2**64 - 1, not %R", position_object);
     }
     return replicas_at((ring_object *)object, position);
+}
+
+/* ---- many keys at once ---------------------------------------------------------------------- */
+
+/* Where the answers go: for each key a row with the indices of its first `places` nodes. */
+typedef struct answers {
+    Py_buffer view;
+    Py_ssize_t n_rows;
+    unsigned places;
+} answers;
+
+/* Takes a writable buffer of ssize_t. On success the caller must release `view`. */
+static int answers_get(const ring_object *self, PyObject *buffer, unsigned places, answers *out) {
+    if (places < 1 || places > dkv_ring_replication(self->ring)) {
+        PyErr_SetString(PyExc_ValueError, "places must be 1 to the replication");
+        return -1;
+    }
+    Py_ssize_t row_bytes = (Py_ssize_t)(places * sizeof(Py_ssize_t));
+    if (PyObject_GetBuffer(buffer, &out->view, PyBUF_WRITABLE)) return -1;
+    if (out->view.len % row_bytes || (uintptr_t)out->view.buf % _Alignof(Py_ssize_t)) {
+        PyErr_SetString(PyExc_ValueError, "out must hold whole rows of ssize_t");
+        PyBuffer_Release(&out->view);
+        return -1;
+    }
+    out->n_rows = out->view.len / row_bytes;
+    out->places = places;
+    return 0;
+}
+
+static int check_rows(const answers *out, Py_ssize_t n_keys) {
+    if (n_keys == out->n_rows) return 0;
+    PyErr_Format(PyExc_ValueError, "out has %zd rows for %zd keys", out->n_rows, n_keys);
+    return -1;
+}
+
+static void fill_row(const dkv_ring *ring, dkv_slice key, const answers *out, Py_ssize_t row) {
+    const uint16_t *list = dkv_ring_replicas(ring, dkv_hash_key(key).token);
+    Py_ssize_t *to = (Py_ssize_t *)out->view.buf + row * (Py_ssize_t)out->places;
+    for (unsigned place = 0; place < out->places; place++) to[place] = list[place];
+}
+
+/* Adds to the exception that is set which of the keys it is about. */
+static void note_index(Py_ssize_t index) {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *note = PyUnicode_FromFormat("This is keys[%zd].", index);
+    PyObject *done = note ? PyObject_CallMethod(error, "add_note", "O", note) : NULL;
+    if (!done) PyErr_Clear();
+    Py_XDECREF(done);
+    Py_XDECREF(note);
+    PyErr_Restore(type, error, traceback);
+}
+
+static int fill_from_list(PyObject *object, PyObject *keys, const answers *out) {
+    for (Py_ssize_t row = 0; row < out->n_rows; row++) {
+        PyObject *key = PySequence_GetItem(keys, row);
+        if (!key) return -1;
+        dkv_py_bytes bytes;
+        int failed = dkv_py_key_get(&dkv_core_state_of(object)->errors, key, &bytes);
+        Py_DECREF(key);
+        if (failed) {
+            note_index(row);
+            return -1;
+        }
+        fill_row(((ring_object *)object)->ring, bytes.slice, out, row);
+        dkv_py_bytes_release(&bytes);
+    }
+    return 0;
+}
+
+static PyObject *ring_locate(PyObject *object, PyObject *args) {
+    PyObject *keys, *buffer;
+    unsigned places;
+    answers out;
+    if (!PyArg_ParseTuple(args, "OIO:locate", &keys, &places, &buffer)) return NULL;
+    Py_ssize_t n_keys = PySequence_Size(keys);
+    if (n_keys < 0 || answers_get((ring_object *)object, buffer, places, &out)) return NULL;
+    int failed = check_rows(&out, n_keys) || fill_from_list(object, keys, &out);
+    PyBuffer_Release(&out.view);
+    return failed ? NULL : Py_NewRef(Py_None);
+}
+
+/* The key in field `row`: all but the NULs at the end of the field. */
+static dkv_slice key_in(const Py_buffer *fields, Py_ssize_t width, Py_ssize_t row) {
+    dkv_slice key = {(const uint8_t *)fields->buf + row * width, (size_t)width};
+    while (key.len && key.data[key.len - 1] == 0) key.len--;
+    return key;
+}
+
+/* Returns how many rows it filled: it stops at a key of a wrong length. */
+static Py_ssize_t fill_from_fields(const dkv_ring *ring, const Py_buffer *fields, Py_ssize_t width,
+                                   const answers *out) {
+    Py_ssize_t row = 0;
+    for (; row < out->n_rows; row++) {
+        dkv_slice key = key_in(fields, width, row);
+        if (key.len < 1 || key.len > DKV_KEY_MAX) break;
+        fill_row(ring, key, out, row);
+    }
+    return row;
+}
+
+static int locate_fields(PyObject *object, const Py_buffer *fields, Py_ssize_t width,
+                         const answers *out) {
+    if (width < 1 || fields->len % width) {
+        PyErr_SetString(PyExc_ValueError, "keys must be whole fields of `width` bytes");
+        return -1;
+    }
+    if (check_rows(out, fields->len / width)) return -1;
+    const dkv_ring *ring = ((ring_object *)object)->ring;
+    Py_ssize_t filled;
+    Py_BEGIN_ALLOW_THREADS filled = fill_from_fields(ring, fields, width, out);
+    Py_END_ALLOW_THREADS if (filled == out->n_rows) return 0;
+    dkv_py_raise_key_length(&dkv_core_state_of(object)->errors, key_in(fields, width, filled).len);
+    note_index(filled);
+    return -1;
+}
+
+static PyObject *ring_locate_fields(PyObject *object, PyObject *args) {
+    PyObject *buffer;
+    Py_buffer fields;
+    Py_ssize_t width;
+    unsigned places;
+    answers out;
+    if (!PyArg_ParseTuple(args, "y*nIO:locate_fields", &fields, &width, &places, &buffer)) {
+        return NULL;
+    }
+    int failed = answers_get((ring_object *)object, buffer, places, &out);
+    if (!failed) {
+        failed = locate_fields(object, &fields, width, &out);
+        PyBuffer_Release(&out.view);
+    }
+    PyBuffer_Release(&fields);
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 /* ---- tokens and shares ---------------------------------------------------------------------- */
@@ -248,6 +383,10 @@ static PyObject *ring_get_intervals(PyObject *object, void *closure) {
 static PyMethodDef ring_methods[] = {
     {"replicas", ring_replicas, METH_O, "The nodes of a key, owner first."},
     {"list_at", ring_list_at, METH_O, "The nodes of a position, owner first."},
+    {"locate", ring_locate, METH_VARARGS,
+     "Writes the indices of the first `places` nodes of each key of a sequence to a buffer."},
+    {"locate_fields", ring_locate_fields, METH_VARARGS,
+     "The same for keys that stand in fields of `width` bytes, with NULs behind them."},
     {"tokens", ring_tokens, METH_O, "The tokens of a node, ascending."},
     {"shares", ring_shares, METH_O,
      "For each node, the fraction of the circle that has it among the first `places` nodes."},
