@@ -35,13 +35,17 @@ PY_NET_SRCS := $(wildcard csrc/py/net_*.c)
 CTEST_SRCS := $(wildcard tests/c/test_*.c tests/c/bench_*.c)
 
 PROTOS := $(wildcard proto/*.proto)
-GEN_SRCS := $(PROTOS:proto/%.proto=$(OUT)/gen/%.pb-c.c)
-GEN_HDRS := $(GEN_SRCS:.c=.h) $(OUT)/gen/dkv_version.h
+GRPC_PROTOS := $(wildcard proto/grpc/*/*/*.proto)
+# Those that become C: the bytes of reflection/v1alpha are the same as those of v1.
+CORE_GEN_SRCS := $(PROTOS:proto/%.proto=$(OUT)/gen/%.pb-c.c)
+NET_GEN_SRCS := $(patsubst proto/%.proto,$(OUT)/gen/%.pb-c.c,\
+    $(filter-out %/v1alpha/reflection.proto,$(GRPC_PROTOS)))
+GEN_SRCS := $(CORE_GEN_SRCS) $(NET_GEN_SRCS)
+GEN_HDRS := $(GEN_SRCS:.c=.h) $(OUT)/gen/dkv_version.h $(OUT)/gen/descriptors.inc
 
 obj = $(patsubst %.c,$(OUT)/obj/%.o,$(1))
-GEN_OBJS := $(GEN_SRCS:.c=.o)
-CORE_OBJS := $(call obj,$(CORE_SRCS)) $(GEN_OBJS)
-NET_OBJS := $(call obj,$(NET_SRCS))
+CORE_OBJS := $(call obj,$(CORE_SRCS)) $(CORE_GEN_SRCS:.c=.o)
+NET_OBJS := $(call obj,$(NET_SRCS)) $(NET_GEN_SRCS:.c=.o)
 
 CORE_LIBS := -lprotobuf-c -lcrypto -lpthread -lm
 NET_LIBS := -lgrpc -lgpr $(CORE_LIBS)
@@ -73,6 +77,13 @@ ctests: $(CTESTS)
 $(OUT)/gen/%.pb-c.c $(OUT)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(@D)
 	@echo "  $(@:$(OUT)/%=%)"; protoc-c --proto_path=proto --c_out=$(OUT)/gen proto/$*.proto
+
+# The compiled form of all .proto files, as the elements of a C array, for server reflection.
+$(OUT)/gen/descriptors.inc: $(PROTOS) $(GRPC_PROTOS)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; protoc-c --proto_path=proto --include_imports \
+	    --descriptor_set_out=$(@:.inc=.bin) $^ && \
+	    od -An -v -tx1 $(@:.inc=.bin) | sed 's/ \(..\)/0x\1,/g' > $@.new && mv $@.new $@
 
 # DKV_VERSION, from the one place that states it.
 $(OUT)/gen/dkv_version.h: dkv/_version.py

@@ -30,6 +30,16 @@ static const dkv_rpc_method methods[] = {
      .accept = dkv_link_accept,
      .events = &dkv_link_accepted_events},
     {.path = "/dkv.v1.Admin/Status", .unary = dkv_call_status},
+    {.path = "/grpc.health.v1.Health/Check", .unary = dkv_health_check},
+    {.path = "/grpc.health.v1.Health/Watch",
+     .accept = dkv_watch_accept,
+     .events = &dkv_watch_events},
+    {.path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+     .accept = dkv_reflection_accept,
+     .events = &dkv_reflection_events},
+    {.path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+     .accept = dkv_reflection_accept,
+     .events = &dkv_reflection_events},
 };
 
 uint64_t dkv_host_random(void) {
@@ -215,7 +225,7 @@ static bool is_idle(const dkv_host *host) {
 }
 
 static bool is_silent(const dkv_host *host) {
-    return is_idle(host) && !host->pairs;
+    return is_idle(host) && !host->pairs && !host->watches;
 }
 
 static bool has_no_jobs(const dkv_host *host) {
@@ -235,6 +245,7 @@ static void close_store(dkv_host *host) {
 static void stop_in_order(dkv_host *host) {
     dkv_host_say(host, DKV_LOG_INFO, "stopping");
     host->stopping = true;
+    dkv_watches_finish(host);
     dkv_host_refresh_clock(host);
     int64_t limit_ns = host->now_ns + dkv_ns_of_ms(STOP_MS);
     run_until(host, is_idle, limit_ns);

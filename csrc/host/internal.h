@@ -1,7 +1,7 @@
 /* What the files of this folder share: host.c (beginning, loop and end), effects.c (what the node
  * wants done), pairs.c (streams in pairs), intake.c (how fast they are read), links.c (other
- * nodes), sessions.c (clients' streams), calls.c (unary calls), address.c. All of it belongs to the
- * owner thread. */
+ * nodes), sessions.c (clients' streams), calls.c (unary calls), health.c and reflection.c (what any
+ * gRPC tool may ask), descriptors.c, address.c. All of it belongs to the owner thread. */
 #ifndef DKV_HOST_INTERNAL_H
 #define DKV_HOST_INTERNAL_H
 
@@ -100,6 +100,8 @@ typedef struct dkv_waiter {
 
 /* ---- the host ---- */
 
+typedef struct dkv_watch dkv_watch;
+
 struct dkv_host {
     dkv_node *node;
     dkv_effects effects;
@@ -123,6 +125,8 @@ struct dkv_host {
     dkv_pair *dirty;
     dkv_pair *waiting;
     dkv_buf scratch; /* where items are encoded */
+
+    dkv_watch *watches; /* streams that wait for a change of health */
 
     dkv_map links; /* dkv_link to its pair */
     dkv_map link_lanes;
@@ -202,6 +206,21 @@ void dkv_call_map(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t time
 void dkv_call_status(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
 
 void dkv_call_reply(dkv_host *host, dkv_rpc_call *call, dkv_op op, const dkv_reply *reply);
+
+/* ---- health.c ---- */
+
+void dkv_health_check(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
+
+void *dkv_watch_accept(void *user, dkv_rpc_stream *stream);
+extern const dkv_rpc_stream_events dkv_watch_events;
+
+/* The host is stopping: tells those who watch, and ends their streams in order. */
+void dkv_watches_finish(dkv_host *host);
+
+/* ---- reflection.c ---- */
+
+void *dkv_reflection_accept(void *user, dkv_rpc_stream *stream);
+extern const dkv_rpc_stream_events dkv_reflection_events;
 
 /* ---- address.c ---- */
 

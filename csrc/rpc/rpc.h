@@ -66,6 +66,8 @@ typedef struct dkv_rpc_stream_events {
     /* Server side only, may be NULL: the client will send nothing more, but waits for what is still
      * owed to it. Answer that, then call dkv_rpc_stream_finish. NULL: finished at once. */
     void (*finished)(void *user, dkv_rpc_stream *stream);
+    /* Each item leaves as a message of its own: for protocols whose messages are no batches. */
+    bool items_apart;
 } dkv_rpc_stream_events;
 
 /* Queues one item (copied). If nothing is in flight it leaves with the next dkv_rpc_stream_flush;

@@ -1,9 +1,10 @@
 /* A bidirectional stream; both ends are the same but for how they begin and end.
  *
  * Sending. Items wait in chunks; a chunk is one message to be. An item joins the last chunk as long
- * as that stays within DKV_RPC_BATCH_MAX, else it begins a new one. At most one message is in
- * flight; when gRPC has taken it, the next chunk leaves. So the size of the messages follows the
- * load by itself: alone, an item leaves at once, and behind a slow message others gather.
+ * as that stays within DKV_RPC_BATCH_MAX, else it begins a new one; with items_apart always. At
+ * most one message is in flight; when gRPC has taken it, the next chunk leaves. So the size of the
+ * messages follows the load by itself: alone, an item leaves at once, and behind a slow message
+ * others gather.
  *
  * Four kinds of batch, each with its tag:
  *   end       sends the initial metadata and returns when the stream is over (client: with the
@@ -259,7 +260,8 @@ static int may_queue(const dkv_rpc_stream *stream, size_t len) {
 }
 
 static bool joins_last(const dkv_rpc_stream *stream, size_t len) {
-    return stream->last && stream->last->bytes.len + len <= DKV_RPC_BATCH_MAX;
+    return stream->last && !stream->events->items_apart &&
+           stream->last->bytes.len + len <= DKV_RPC_BATCH_MAX;
 }
 
 static void add_chunk(dkv_rpc_stream *stream, chunk *added) {

@@ -6,7 +6,7 @@
 #include "wire/wire.h"
 
 /* The wire types of protobuf that this program knows; groups (3, 4) are obsolete. */
-enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
+enum { VARINT = 0, FIXED64 = 1, BYTES = DKV_WIRE_BYTES, FIXED32 = 5 };
 
 #define ITEM_KEY (1u << 3 | BYTES)
 #define LANE_KEY (2u << 3 | FIXED64)
@@ -56,8 +56,7 @@ static int take_varint(dkv_slice *from, uint64_t *value) {
     return DKV_ERR_PROTOCOL;
 }
 
-/* Cuts one field off: its key, and its content where that has a length of its own. */
-static int take_field(dkv_slice *from, uint64_t *key, dkv_slice *content) {
+int dkv_wire_take_field(dkv_slice *from, uint64_t *key, dkv_slice *content) {
     uint64_t len;
     if (take_varint(from, key) || *key >> 3 == 0) return DKV_ERR_PROTOCOL;
     switch (*key & 7) {
@@ -83,7 +82,7 @@ static int take_field(dkv_slice *from, uint64_t *key, dkv_slice *content) {
 static int next_item(dkv_slice *batch, dkv_slice *item) {
     while (batch->len) {
         uint64_t key;
-        int err = take_field(batch, &key, item);
+        int err = dkv_wire_take_field(batch, &key, item);
         if (err) return err;
         if (key == ITEM_KEY) return 1;
         if (key >> 3 == ITEM_KEY >> 3) return DKV_ERR_PROTOCOL;
@@ -96,7 +95,7 @@ size_t dkv_wire_cut(dkv_slice batch, size_t items) {
     while (items && rest.len) {
         uint64_t key;
         dkv_slice content;
-        if (take_field(&rest, &key, &content)) return batch.len;
+        if (dkv_wire_take_field(&rest, &key, &content)) return batch.len;
         if (key == ITEM_KEY) items--;
     }
     return batch.len - rest.len;
@@ -115,7 +114,7 @@ uint64_t dkv_wire_get_lane(dkv_slice batch) {
     uint64_t lane = 0;
     uint64_t key;
     dkv_slice content;
-    while (batch.len && take_field(&batch, &key, &content) == DKV_OK) {
+    while (batch.len && dkv_wire_take_field(&batch, &key, &content) == DKV_OK) {
         if (key == LANE_KEY) lane = dkv_le64(content.data);
     }
     return lane;

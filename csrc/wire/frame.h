@@ -9,6 +9,8 @@
 #include "base/bytes.h"
 #include "wire/arena.h"
 
+#define DKV_WIRE_BYTES 2u /* protobuf's wire type of strings, byte strings and messages */
+
 #define DKV_WIRE_CHUNK 4096u          /* bytes on the stack for one decoded item */
 #define DKV_WIRE_ITEM_MEMORY 4194304u /* ... and at most so many from malloc */
 #define DKV_WIRE_MAP_MEMORY 33554432u /* ... and so many for a cluster map */
@@ -23,6 +25,10 @@ int dkv_wire_append(dkv_buf *out, const ProtobufCMessage *message);
  * error to stop with. Fields of the batch other than 1 are passed over. PROTOCOL, NO_MEMORY. */
 int dkv_wire_each_item(dkv_slice batch, const ProtobufCMessageDescriptor *type,
                        int (*each)(void *user, const ProtobufCMessage *item), void *user);
+
+/* Cuts the next field off the front of a message that is not empty: its key (number << 3 | wire
+ * type), and its content where that has a length of its own. PROTOCOL. */
+int dkv_wire_take_field(dkv_slice *from, uint64_t *key, dkv_slice *content);
 
 /* Decodes one message into the arena. PROTOCOL, NO_MEMORY. */
 int dkv_wire_unpack(dkv_wire_arena *arena, const ProtobufCMessageDescriptor *type, dkv_slice bytes,

@@ -91,6 +91,91 @@ static void map_and_status_tell_of_the_cluster(void) {
     end_cluster(c);
 }
 
+/* ---- health ---- */
+
+typedef struct watcher {
+    dkv_rpc_stream *stream; /* NULL: closed */
+    int err;                /* of its end */
+    dkv_buf told;           /* all messages, one behind the other */
+} watcher;
+
+static void on_told(void *user, dkv_rpc_stream *stream, dkv_slice bytes) {
+    watcher *w = user;
+    (void)stream;
+    CHECK(dkv_buf_append(&w->told, bytes) == DKV_OK);
+}
+
+static void on_watch_closed(void *user, dkv_rpc_stream *stream, int err, const char *detail) {
+    watcher *w = user;
+    (void)stream;
+    (void)detail;
+    w->stream = NULL;
+    w->err = err;
+}
+
+static const dkv_rpc_stream_events watch_events = {.message = on_told, .closed = on_watch_closed};
+
+/* Watches `service`; NULL: sends no request. */
+static void watch(cluster *c, unsigned i, watcher *w, const char *service) {
+    *w = (watcher){0};
+    CHECK(dkv_rpc_stream_open(c->channels[i], "/grpc.health.v1.Health/Watch", &watch_events, w,
+                              &w->stream) == DKV_OK);
+    if (!service) return;
+    dkv_buf request = {0};
+    field_of_bytes(&request, 1, service);
+    CHECK(dkv_rpc_stream_send_buf(w->stream, &request) == DKV_OK);
+    dkv_rpc_stream_flush(w->stream);
+}
+
+static bool was_told(const watcher *w, const char *messages) {
+    return dkv_slice_eq(dkv_buf_slice(&w->told), dkv_slice_of(messages));
+}
+
+#define SERVING "\x08\x01"
+#define NOT_SERVING "\x08\x02"
+#define SERVICE_UNKNOWN "\x08\x03"
+
+/* Who watches a node is told that it serves, and that it does not any more, before it stops. */
+static void watchers_are_told_of_a_stop(void) {
+    cluster *c = new_cluster();
+    start(c, 0);
+    watcher all;
+    watcher unknown;
+    watch(c, 0, &all, "dkv.v1.KV");
+    watch(c, 0, &unknown, "dkv.v2.KV");
+    AWAIT(c, was_told(&all, SERVING) && was_told(&unknown, SERVICE_UNKNOWN));
+    dkv_host_stop(c->machines[0].host);
+    AWAIT(c, !all.stream && !unknown.stream);
+    CHECK(all.err == DKV_OK && was_told(&all, SERVING NOT_SERVING));
+    CHECK(unknown.err == DKV_OK && was_told(&unknown, SERVICE_UNKNOWN));
+    dkv_buf_free(&all.told);
+    dkv_buf_free(&unknown.told);
+    CHECK(join_machine(&c->machines[0]) == DKV_OK);
+    end_cluster(c);
+}
+
+/* A watcher that goes away is forgotten; one that does not say what it watches, twice says it, or
+ * says what nobody understands, is refused. */
+static void watchers_may_come_and_go(void) {
+    cluster *c = new_cluster();
+    start(c, 0);
+    watcher w[4];
+    for (unsigned i = 0; i < 4; i++) watch(c, 0, &w[i], i < 2 ? "" : NULL);
+    AWAIT(c, was_told(&w[0], SERVING) && was_told(&w[1], SERVING));
+    dkv_rpc_stream_cancel(w[0].stream);
+    CHECK(dkv_rpc_stream_send(w[1].stream, dkv_slice_of("\x0a\x01x")) == DKV_OK);
+    dkv_rpc_stream_flush(w[1].stream);
+    dkv_rpc_stream_finish(w[2].stream);
+    CHECK(dkv_rpc_stream_send(w[3].stream, dkv_slice_of("\xff\xff")) == DKV_OK);
+    dkv_rpc_stream_flush(w[3].stream);
+    for (unsigned i = 0; i < 4; i++) {
+        AWAIT(c, !w[i].stream);
+        CHECK(w[i].err == (i ? DKV_ERR_INVALID : DKV_ERR_CANCELLED));
+        dkv_buf_free(&w[i].told);
+    }
+    end_cluster(c);
+}
+
 /* ---- sessions ---- */
 
 /* Thousands of requests on one stream, good and bad ones mixed, are each answered by their id. */
@@ -629,6 +714,8 @@ static const check_test tests[] = {
     CHECK_TEST(unary_calls_reach_every_node),
     CHECK_TEST(unary_errors_come_with_their_trailer),
     CHECK_TEST(map_and_status_tell_of_the_cluster),
+    CHECK_TEST(watchers_are_told_of_a_stop),
+    CHECK_TEST(watchers_may_come_and_go),
     CHECK_TEST(requests_of_a_session_are_answered_by_id),
     CHECK_TEST(a_session_ends_behind_its_last_answer),
     CHECK_TEST(garbage_ends_its_own_session),

@@ -258,6 +258,27 @@ static void count_messages(server *s, void *arg) {
     *(size_t *)arg = s->n_ends ? s->ends[0]->messages : 0;
 }
 
+/* With items_apart each item arrives as a message of its own, and all of them before the end. */
+static void items_apart_are_not_joined(void) {
+    enum { N = 100 };
+    server *s = server_start();
+    client_open(s->port);
+    dkv_rpc_stream_events events = end_events;
+    events.items_apart = true;
+    end e = {0};
+    CHECK(dkv_rpc_stream_open(channel, HELD_STREAM, &events, &e, &e.stream) == DKV_OK);
+    WAIT(e.opened);
+    for (uint32_t i = 0; i < N; i++) send_item(&e, i, 10);
+    dkv_rpc_stream_finish(e.stream);
+    server_do(s, resume_all, NULL);
+    WAIT(e.closed);
+    CHECK(e.err == DKV_OK);
+    client_close();
+    server_stop(s);
+    CHECK(s->ends[0]->messages == N && s->ends[0]->items == N && !s->ends[0]->damaged);
+    server_del(s);
+}
+
 /* A peer that does not take messages fills the backlog up to its bound, then sending says BUSY;
  * when it takes them again, everything arrives. */
 static void a_paused_peer_makes_sending_busy(void) {
@@ -673,6 +694,7 @@ static const check_test tests[] = {
     CHECK_TEST(streams_keep_order_both_ways),
     CHECK_TEST(waiting_items_leave_in_full_batches),
     CHECK_TEST(items_wait_for_the_flush),
+    CHECK_TEST(items_apart_are_not_joined),
     CHECK_TEST(a_paused_peer_makes_sending_busy),
     CHECK_TEST(pause_in_a_message_is_exact),
     CHECK_TEST(a_client_may_cancel),
