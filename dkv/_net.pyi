@@ -30,6 +30,26 @@ class Client:
     def close(self) -> None: ...
 
 @final
+class Load:
+    def __new__(
+        cls,
+        seeds: str,
+        timeout_ms: int,
+        keys: int,
+        size: int,
+        outstanding: int,
+        read_share: float,
+        zipfian: bool,
+        seed: int,
+    ) -> Load: ...
+    def fill(self, wait_ms: int, /) -> bool: ...
+    def run(self, wait_ms: int, /) -> None: ...
+    def drain(self, wait_ms: int, /) -> bool: ...
+    def reset(self) -> None: ...
+    def done(self) -> int: ...
+    def result(self) -> tuple[int, int, dict[str, int], dict[int, int], dict[int, int]]: ...
+
+@final
 class Node:
     def __new__(
         cls,

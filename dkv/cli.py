@@ -7,23 +7,30 @@ changed unless the status is 4 or more.
 """
 
 import contextlib
+import json
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 import dkv
 from dkv import errors
 from dkv.cluster import Cluster
 from dkv.results import NodeStatus
+
+if TYPE_CHECKING:
+    from dkv import bench as measuring
 
 EXIT_NOT_FOUND = 1
 EXIT_USAGE = 2
@@ -339,6 +346,116 @@ def ring(
     for node in shown.nodes:
         table.add_row(node, f"{owned[node]:.2%}", f"{held[node]:.2%}")
     console().print(table)
+
+
+UNITS = {"": 1, "B": 1, "KB": 1000, "KIB": 1 << 10, "MB": 10**6, "MIB": 1 << 20}
+
+
+def size_of(text: str) -> int:
+    """The number of bytes that 100, 1KB (1,000) or 1KiB (1,024) stands for."""
+    found = re.fullmatch(r"(\d+) ?([A-Z]*)", text.upper())
+    if not found or found[2] not in UNITS:
+        raise click.BadParameter(f"{text!r} is no size; 100, 1KB and 1MiB are")
+    return int(found[1]) * UNITS[found[2]]
+
+
+@main.command()
+@click.option("--nodes", type=click.IntRange(1, 100), help="Of a cluster only for this run.")
+@click.option("--size", type=size_of, metavar="BYTES", default="1KB", show_default=True)
+@click.option("--outstanding", default=64, show_default=True, help="Under way in each thread.")
+@click.option("--threads", default=1, show_default=True, help="In each process.")
+@click.option("--processes", default=1, show_default=True)
+@click.option("--read-share", type=click.FloatRange(0, 1), help="The rest are puts. [default: 0]")
+@click.option("--keys", type=int, help="[default: 10,000, or as many as 256 MB hold]")
+@click.option(
+    "--distribution", type=click.Choice(["uniform", "zipfian"]), help="[default: uniform]"
+)
+@click.option("--workload", type=click.Choice(["ycsb-a", "ycsb-b", "ycsb-c"]), help="By name.")
+@click.option("--seconds", type=click.FloatRange(0.1), default=5, show_default=True)
+@click.option("--warmup", type=click.FloatRange(0), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@connecting
+def bench(
+    nodes: int | None,
+    size: int,
+    keys: int | None,
+    read_share: float | None,
+    distribution: "measuring.Distribution | None",
+    workload: str | None,
+    seconds: float,
+    warmup: float,
+    as_json: bool,
+    connect: str | None,
+    timeout: float,
+    **options: int,
+) -> None:
+    """Measure a cluster: operations per second, latencies, CPU time.
+
+    First all keys are written, under names that begin with "bench:"; they stay there. Without
+    --connect, three nodes are started for this run alone. The workloads of YCSB: ycsb-a has half
+    reads, ycsb-b 95 %, ycsb-c nothing else, on keys of which some are much more popular. Ends with
+    5 if an operation failed.
+    """
+    from dkv import bench as measuring
+
+    if nodes and connect:
+        raise click.UsageError("--nodes starts a cluster, --connect names one that runs: not both")
+    reads, popular = measuring.MIXES.get(workload or "", (0.0, "uniform"))
+    load = measuring.Workload(
+        size=size,
+        keys=measuring.usual_keys(size) if keys is None else keys,
+        read_share=reads if read_share is None else read_share,
+        distribution=distribution or popular,
+        timeout=timeout,
+        **options,
+    )
+    with contextlib.ExitStack() as stack:
+        if connect is None:
+            cluster = stack.enter_context(Cluster(nodes or 3, min(3, nodes or 3)))
+            connect = ",".join(cluster.addresses.values())
+        with progress() as tell:
+            result = measuring.run(connect, load, seconds=seconds, warmup=warmup, progress=tell)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2))
+    else:
+        print_measured(result)
+    if result.errors:
+        raise SystemExit(EXIT_OTHER)
+
+
+@contextlib.contextmanager
+def progress() -> "Iterator[measuring.Progress]":
+    """A line that says how far it is, if somebody looks at standard error."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:17}"), BarColumn(), TextColumn("{task.fields[done]}"))
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=1.0, done="")
+
+        def tell(phase: str, share: float, done: int) -> None:
+            text = f"{done:,} operations"
+            bar.update(task, description=phase, completed=share, done=text)
+
+        yield tell
+
+
+def print_measured(result: "measuring.Result") -> None:
+    """A table of the latencies, and lines about the rest."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("", "operations", "p50", "p99", "p99.9", "max"):
+        table.add_column(title, justify="right")
+    for name, measured in (("gets", result.reads), ("puts", result.writes)):
+        if measured.count:
+            times = [measured.quantile_us(share) or 0 for share in (0.5, 0.99, 0.999, 1)]
+            table.add_row(name, f"{measured.count:,}", *(f"{us / 1000:.3f} ms" for us in times))
+    console().print(table)
+    click.echo(f"{result.per_second:,.0f} operations per second, in {result.seconds:.1f} s")
+    client = result.per_operation_us(result.client_cpu_s)
+    nodes = result.per_operation_us(result.nodes_cpu_s)
+    if client is not None:
+        known = "not on this machine" if nodes is None else f"{nodes:.1f} µs"
+        click.echo(f"CPU time of an operation: client {client:.1f} µs, nodes {known}")
+    for name, n in sorted(result.errors.items()):
+        click.echo(f"{n:,} operations failed: {name}")
 
 
 @main.command()

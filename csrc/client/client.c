@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include "base/err.h"
-#include "base/hash.h"
 #include "client/internal.h"
 
 /* ---- lifecycle ------------------------------------------------------------------------------ */
@@ -74,6 +73,7 @@ int dkv_client_new(const dkv_client_options *options, dkv_client **out, char *wh
 /* Fails the operations of `b` that are among `ops`, from the last, so that none begins meanwhile.
  */
 static void batch_fail(dkv_client *client, batch *b, const char *why) {
+    b->follow = NULL;
     for (size_t i = b->n; i-- > 0;) {
         if (b->flights[i].op)
             dkv_client_flight_fail(client, &b->flights[i], DKV_ERR_CANCELLED, why);
@@ -117,44 +117,18 @@ void dkv_client_del(dkv_client *client) {
 
 /* ---- operations ----------------------------------------------------------------------------- */
 
-static void reset(dkv_client_op *op, flight *f) {
-    op->done = false;
-    op->err = DKV_OK;
-    op->outcome = DKV_OUTCOME_NONE;
-    op->version = (dkv_version){0};
-    op->value = NULL;
-    op->value_len = 0;
-    op->n_holding = 0;
-    op->n_missing = 0;
-    op->detail[0] = 0;
-    op->internal = f;
-}
-
-/* Needs no lock, as the ring never changes; so hashing is not what threads wait for. */
 static batch *batch_new(const dkv_client *client, dkv_client_op *ops, size_t n) {
     if (n > (SIZE_MAX - sizeof(batch)) / sizeof(flight)) return NULL;
     batch *b = calloc(1, sizeof *b + n * sizeof(flight));
     if (!b) return NULL;
     b->n = n;
     b->undone = n;
-    for (size_t i = 0; i < n; i++) {
-        flight *f = &b->flights[i];
-        f->op = &ops[i];
-        f->batch = b;
-        reset(&ops[i], f);
-        f->err = dkv_request_check(&ops[i].request, ops[i].detail);
-        if (f->err) continue;
-        uint64_t token = dkv_hash_key(ops[i].request.key).token;
-        f->replicas = dkv_ring_replicas(client->ring, token);
-    }
+    for (size_t i = 0; i < n; i++) dkv_client_flight_init(client, b, &b->flights[i], &ops[i]);
     return b;
 }
 
-int dkv_client_start(dkv_client *client, dkv_client_op *ops, size_t n) {
-    if (is_forked(client)) return DKV_ERR_PRECONDITION;
-    if (n == 0) return DKV_OK;
-    batch *b = batch_new(client, ops, n);
-    if (!b) return DKV_ERR_NO_MEMORY;
+/* Takes `b`, whatever the result. */
+static int batch_start(dkv_client *client, batch *b) {
     pthread_mutex_lock(&client->mutex);
     if (client->closed) {
         pthread_mutex_unlock(&client->mutex);
@@ -164,13 +138,30 @@ int dkv_client_start(dkv_client *client, dkv_client_op *ops, size_t n) {
     dkv_client_catch_up(client);
     list_add(&client->batches, &b->node);
     list_add(&client->unsettled, &b->unsettled);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < b->n; i++) {
         flight *f = &b->flights[i];
         if (f->err) dkv_client_flight_fail(client, f, f->err, "");
     }
     dkv_client_settle(client);
     pthread_mutex_unlock(&client->mutex);
     return DKV_OK;
+}
+
+int dkv_client_start(dkv_client *client, dkv_client_op *ops, size_t n) {
+    if (is_forked(client)) return DKV_ERR_PRECONDITION;
+    if (n == 0) return DKV_OK;
+    batch *b = batch_new(client, ops, n);
+    return b ? batch_start(client, b) : DKV_ERR_NO_MEMORY;
+}
+
+int dkv_client_start_series(dkv_client *client, dkv_client_op *op, dkv_client_follow follow,
+                            void *user) {
+    if (is_forked(client)) return DKV_ERR_PRECONDITION;
+    batch *b = batch_new(client, op, 1);
+    if (!b) return DKV_ERR_NO_MEMORY;
+    b->follow = follow;
+    b->follow_user = user;
+    return batch_start(client, b);
 }
 
 static flight *flight_of(const dkv_client_op *op) {
@@ -211,6 +202,7 @@ void dkv_client_abandon(dkv_client *client, dkv_client_op *ops, size_t n) {
     /* From the last, so that giving one up lets none of the others begin. */
     for (size_t i = n; i-- > 0;) {
         flight *f = flight_of(&ops[i]);
+        if (f) f->batch->follow = NULL;
         if (f) dkv_client_flight_fail(client, f, DKV_ERR_CANCELLED, "the caller gave up");
     }
     dkv_client_settle(client);

@@ -74,6 +74,19 @@ typedef struct dkv_client_op {
  * NO_MEMORY: nothing was started. */
 int dkv_client_start(dkv_client *client, dkv_client_op *ops, size_t n);
 
+/* Called when an operation of a series has ended, with the client locked: it must not call the
+ * client. It looks at the results in `op`, takes op->value, and either fills in the next request
+ * and returns true, or returns false. */
+typedef bool (*dkv_client_follow)(void *user, dkv_client_op *op);
+
+/* Starts an operation that others follow in the same place, for a caller that keeps a certain
+ * number under way: each series has one. To dkv_client_wait the series is an operation that is done
+ * when `follow` has returned false; `op` then holds the results of the last one. A series that went
+ * on after every failure would be busy with nothing else while no node can be reached. The end by
+ * dkv_client_abandon or dkv_client_close does not call `follow`. Errors as dkv_client_start. */
+int dkv_client_start_series(dkv_client *client, dkv_client_op *op, dkv_client_follow follow,
+                            void *user);
+
 /* Waits until all `n` operations are done or `wait_ms` has passed; returns true in the first case.
  * Any number of threads may wait, each for operations of its own dkv_client_start. */
 bool dkv_client_wait(dkv_client *client, dkv_client_op *ops, size_t n, uint32_t wait_ms);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/hash.h"
 #include "client/internal.h"
 
 static bool is_read(const flight *f) {
@@ -24,9 +25,19 @@ static bool waits_for(const waiter *w, const dkv_client_op *op) {
     return w && op >= w->ops && op < w->ops + w->n;
 }
 
-/* The operation's results are in place: hands it back to the caller. */
-static void finish(dkv_client *client, flight *f) {
+/* Gives the operation back to the caller. */
+static void hand_back(flight *f) {
     dkv_client_op *op = f->op;
+    batch *b = f->batch;
+    f->op = NULL;
+    op->internal = NULL;
+    op->done = true;
+    b->undone--;
+    if (waits_for(b->waiter, op)) dkv_client_waiter_tick(b->waiter);
+}
+
+/* The operation's results are in place. */
+static void finish(dkv_client *client, flight *f) {
     batch *b = f->batch;
     for (unsigned i = 0; i < DKV_REPLICATION_MAX; i++) {
         attempt *a = &f->attempts[i];
@@ -35,14 +46,14 @@ static void finish(dkv_client *client, flight *f) {
     dkv_timers_cancel(&client->timers, &f->timer);
     if (f->begun) {
         b->on_way--;
-        b->bytes_on_way -= op->request.value.len;
+        b->bytes_on_way -= f->op->request.value.len;
     }
-    f->op = NULL;
-    op->internal = NULL;
-    op->done = true;
-    b->undone--;
     list_add(&client->unsettled, &b->unsettled);
-    if (waits_for(b->waiter, op)) dkv_client_waiter_tick(b->waiter);
+    if (b->follow) {
+        b->landed = true;
+    } else {
+        hand_back(f);
+    }
 }
 
 static void append_text(dkv_client_op *op, const char *text) {
@@ -282,6 +293,27 @@ void dkv_client_flight_due(dkv_client *client, flight *f) {
 
 /* ---- the beginning -------------------------------------------------------------------------- */
 
+static void reset(dkv_client_op *op, flight *f) {
+    op->done = false;
+    op->err = DKV_OK;
+    op->outcome = DKV_OUTCOME_NONE;
+    op->version = (dkv_version){0};
+    op->value = NULL;
+    op->value_len = 0;
+    op->n_holding = 0;
+    op->n_missing = 0;
+    op->detail[0] = 0;
+    op->internal = f;
+}
+
+void dkv_client_flight_init(const dkv_client *client, batch *b, flight *f, dkv_client_op *op) {
+    *f = (flight){.op = op, .batch = b};
+    reset(op, f);
+    f->err = dkv_request_check(&op->request, op->detail);
+    if (f->err) return;
+    f->replicas = dkv_ring_replicas(client->ring, dkv_hash_key(op->request.key).token);
+}
+
 static void flight_begin(dkv_client *client, flight *f) {
     const dkv_request *request = &f->op->request;
     int64_t now_ns = dkv_client_now();
@@ -302,7 +334,24 @@ static bool window_is_open(const batch *b) {
     return b->on_way < DKV_CLIENT_WINDOW && b->bytes_on_way < WINDOW_BYTES;
 }
 
+/* A series: asks what follows the operation that has ended. */
+static void follow_up(dkv_client *client, batch *b) {
+    flight *f = &b->flights[0];
+    b->landed = false;
+    if (!b->follow || !b->follow(b->follow_user, f->op)) {
+        hand_back(f);
+        return;
+    }
+    dkv_client_flight_init(client, b, f, f->op);
+    if (f->err) {
+        dkv_client_flight_fail(client, f, f->err, "");
+    } else {
+        b->next = 0;
+    }
+}
+
 void dkv_client_batch_settle(dkv_client *client, batch *b) {
+    if (b->landed) follow_up(client, b);
     while (b->next < b->n && window_is_open(b)) {
         flight *f = &b->flights[b->next++];
         if (f->op) flight_begin(client, f);

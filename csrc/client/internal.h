@@ -86,6 +86,9 @@ struct batch {
     size_t undone;
     size_t on_way;
     size_t bytes_on_way;
+    dkv_client_follow follow; /* not NULL: a series, of one flight that flies again and again */
+    void *follow_user;
+    bool landed; /* a series: `follow` is to be asked */
     flight flights[];
 };
 
@@ -164,6 +167,10 @@ void dkv_client_catch_up(dkv_client *client);
 void dkv_client_settle(dkv_client *client);
 
 /* ---- flight.c ---- */
+
+/* Makes `f` the flight of `op`, which has not begun. f->err is not 0 if it never may. Needs no
+ * lock, as the ring never changes; so hashing is not what threads wait for. */
+void dkv_client_flight_init(const dkv_client *client, batch *b, flight *f, dkv_client_op *op);
 
 /* Begins as many operations of `b` as its window allows; frees it when it is over. */
 void dkv_client_batch_settle(dkv_client *client, batch *b);

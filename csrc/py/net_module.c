@@ -37,7 +37,8 @@ static int net_exec(PyObject *module) {
     state->get_result = import_class("dkv.results", "GetResult");
     if (!state->get_result) return -1;
     if (dkv_net_client_exec(module)) return -1;
-    return dkv_net_node_exec(module);
+    if (dkv_net_node_exec(module)) return -1;
+    return dkv_net_bench_exec(module);
 }
 
 static int net_traverse(PyObject *module, visitproc visit, void *arg) {

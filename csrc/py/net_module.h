@@ -27,6 +27,7 @@ bool dkv_net_is_forked(const dkv_net_state *state);
 
 int dkv_net_client_exec(PyObject *module);
 int dkv_net_node_exec(PyObject *module);
+int dkv_net_bench_exec(PyObject *module);
 
 /* ---- net_results.c ---- */
 
