@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _BASE = (
     *("4e79a7", "f28e2b", "59a14f", "e15759", "76b7b2"),
-    *("edc948", "b07aa1", "9c755f", "ff9da7", "86bcb6"),
+    *("edc948", "b07aa1", "9c755f", "ff9da7", "bab0ac"),
 )
 _SHADES = (0.0, -0.35, 0.5, -0.6, 0.25)  # towards black, or towards white
 

@@ -48,7 +48,7 @@ def plot_balance(ring: Ring, keys: Iterable[Key] | None = None, *, ax: Axes | No
         ax.plot(x, counts / counts.sum(), "o", color="black", markersize=4, label=label)
     _name_nodes(ax, list(ring.nodes))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    ax.set_ylim(0, 1.3 * ax.dataLim.ymax)  # the legend stands above the bars
+    ax.margins(y=0.25)  # the legend stands above the bars
     bars = Patch(color="0.7", label="share of the circle")
     ax.legend(handles=[bars, *ax.lines], loc="upper center", ncols=3, frameon=False)
     return ax
