@@ -55,6 +55,7 @@ static int exit_status(int err) {
     case DKV_ERR_PERMISSION: return DKV_EXIT_USAGE;
     case DKV_ERR_LOCKED:
     case DKV_ERR_PRECONDITION:
+    case DKV_ERR_EPOCH:
     case DKV_ERR_PROTOCOL: return DKV_EXIT_STORE;
     case DKV_ERR_IO:
     case DKV_ERR_NO_SPACE:

@@ -109,6 +109,13 @@ static int make_node(dkv_host *host, const dkv_host_options *options, dkv_store_
     err = dkv_node_new(&node_options, &host->node);
     if (!err) return DKV_OK;
     dkv_store_del(store);
+    if (err == DKV_ERR_EPOCH) {
+        return refuse(why, err,
+                      "was filled under another cluster map: the members, their hosts, zones, "
+                      "weights or tokens, or the replication have changed, which a cluster with "
+                      "data cannot do yet",
+                      options->data_dir);
+    }
     return refuse(why, err, dkv_err_sentence(err), options->data_dir);
 }
 

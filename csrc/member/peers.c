@@ -193,7 +193,6 @@ static dkv_hello hello_to(const dkv_peers *peers, const dkv_moment *at, uint16_t
         .map_digest = peers->map_digest,
         .store_id = trust->store_id,
         .remembers = trust->remembered[index],
-        .is_new = trust->is_new,
         .in_sync = trust->in_sync,
         .wall_ms = at->wall_ms,
     };
@@ -260,10 +259,10 @@ static void sample_clock(dkv_peers *peers, const dkv_moment *at, uint16_t index,
 }
 
 static void greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index,
-                       const dkv_hello *hello) {
+                       const dkv_hello *hello, bool answers) {
     bool was_new = peers->options.trust->is_new;
     uint64_t remembered = peers->options.trust->remembered[index];
-    dkv_trust_heard(peers->options.trust, index, hello);
+    dkv_trust_heard(peers->options.trust, index, hello, answers);
     if (was_new && peers->options.trust->in_sync) {
         at->effects->log(at->effects->user, DKV_LOG_INFO,
                          "all members vouch for this new store: it is in sync");
@@ -290,7 +289,7 @@ static void on_hello(dkv_peers *peers, const dkv_moment *at, inbound *in, const 
         return;
     }
     in->peer = index;
-    greeted_by(peers, at, (uint16_t)index, hello);
+    greeted_by(peers, at, (uint16_t)index, hello, false);
     in->await_changes = peers->options.trust->changes;
     peer *p = &peers->all[index];
     if (p->reach == DKV_REACH_DOWN && !p->link) open_link(peers, at, (uint16_t)index);
@@ -316,7 +315,7 @@ static void on_hello_reply(dkv_peers *peers, const dkv_moment *at, uint16_t inde
         return;
     }
     peer *p = &peers->all[index];
-    greeted_by(peers, at, index, hello);
+    greeted_by(peers, at, index, hello, true);
     sample_clock(peers, at, index, hello->wall_ms, p->opened_ns);
     p->greeted = true;
     p->await_changes = peers->options.trust->changes;

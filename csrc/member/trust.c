@@ -1,6 +1,6 @@
 /* The facts on disk, little-endian:
  *
- *     u8 format (1), u8 flags (bit 0: in sync, bit 1: new), u32 starts, u16 count,
+ *     u8 format (1), u8 flags (bit 0: in sync, bit 1: new), u32 starts, u16 count, u64 map digest,
  *     count × { u8 length, id bytes, u64 store id }
  *
  * Valid: exactly this long, known format, other flag bits 0. Members that the map does not name are
@@ -12,7 +12,7 @@
 
 #include "base/err.h"
 
-enum { FACTS_FORMAT = 1, FLAG_IN_SYNC = 1, FLAG_NEW = 2, FACTS_HEADER_BYTES = 8 };
+enum { FACTS_FORMAT = 1, FLAG_IN_SYNC = 1, FLAG_NEW = 2, FACTS_HEADER_BYTES = 16 };
 
 #define STARTS_BITS 16u
 
@@ -42,6 +42,7 @@ static int decode(dkv_trust *trust, dkv_slice facts) {
     trust->in_sync = facts.data[1] & FLAG_IN_SYNC;
     trust->is_new = facts.data[1] & FLAG_NEW;
     trust->starts = dkv_le32(facts.data + 2);
+    if (dkv_le64(facts.data + 8) != trust->map_digest) return DKV_ERR_EPOCH;
     return decode_members(trust, facts, dkv_le16(facts.data + 6));
 }
 
@@ -58,6 +59,7 @@ static void judge(dkv_trust *trust) {
 int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, uint64_t store_id,
                    dkv_slice facts) {
     dkv_trust made = {.map = map, .self = self, .store_id = store_id, .is_new = true};
+    made.map_digest = dkv_cluster_map_digest(map);
     made.remembered = calloc(map->n_members, sizeof *made.remembered);
     made.vouches = calloc(map->n_members, sizeof *made.vouches);
     int err = made.remembered && made.vouches ? decode(&made, facts) : DKV_ERR_NO_MEMORY;
@@ -72,15 +74,20 @@ int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, 
     return DKV_OK;
 }
 
-void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello) {
+void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello, bool answers) {
     uint64_t *remembered = &trust->remembered[peer];
     if (*remembered == 0 || (*remembered != hello->store_id && hello->in_sync)) {
         *remembered = hello->store_id;
         trust->changes++;
     }
-    trust->vouches[peer] =
-        hello->remembers == trust->store_id || (hello->remembers == 0 && hello->is_new);
+    if (!answers) return; /* what it says of us then need not be durable */
+    trust->met |= hello->remembers != 0;
+    trust->vouches[peer] = hello->remembers == trust->store_id;
     judge(trust);
+}
+
+bool dkv_trust_is_known(const dkv_trust *trust) {
+    return !trust->is_new || trust->met;
 }
 
 void dkv_trust_lost(dkv_trust *trust) {
@@ -105,6 +112,7 @@ int dkv_trust_encode(const dkv_trust *trust, dkv_buf *out) {
     to[1] = (uint8_t)((trust->in_sync ? FLAG_IN_SYNC : 0) | (trust->is_new ? FLAG_NEW : 0));
     dkv_put_le32(to + 2, trust->starts);
     dkv_put_le16(to + 6, count);
+    dkv_put_le64(to + 8, trust->map_digest);
     to += FACTS_HEADER_BYTES;
     for (uint16_t i = 0; i < trust->map->n_members; i++) {
         if (!trust->remembered[i]) continue;

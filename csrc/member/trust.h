@@ -8,11 +8,15 @@
  * Rules:
  * 1. Each node remembers, durably, the store id of every peer, from the first store of it that it
  *    meets. It answers no greeting before what it remembers is durable.
- * 2. A peer vouches for this store if it remembers this very store; or if it remembers none and is
- *    itself new (a store that has never been in sync): then the two found the cluster together.
- * 3. A new store becomes in sync when all other members vouch for it. That is durable, too.
+ * 2. A peer vouches for this store when it answers our greeting with this very store id: it has
+ *    never met another store of this node, and will not forget this one.
+ * 3. A new store becomes in sync when all other members vouch for it. That is durable, too. Until
+ *    one of them remembers a store of this node, it coordinates no write: what it confirmed could
+ *    be lost unnoticed.
  * 4. A store in which a damaged record was found is no longer in sync, and not new either.
- * 5. A peer with another store than remembered replaces it in memory only once it is in sync. */
+ * 5. A peer with another store than remembered replaces it in memory only once it is in sync.
+ * 6. A store is used only under the cluster map that it was filled under: under another one it
+ *    would lack keys that are now its own, and could not know it. */
 #ifndef DKV_MEMBER_TRUST_H
 #define DKV_MEMBER_TRUST_H
 
@@ -32,16 +36,22 @@ typedef struct dkv_trust {
     bool is_new;          /* has never been in sync */
     uint64_t *remembered; /* by member: store id, 0 = never met */
     bool *vouches;        /* by member: vouches for this store */
+    bool met;             /* some peer remembers a store of this node */
+    uint64_t map_digest;  /* of the map */
     uint64_t changes;     /* grows with every change of what must be durable */
 } dkv_trust;
 
 /* Restores what a former run on this store remembered from `facts` (empty: a new store), and counts
- * this start. `map` must outlive it. PROTOCOL if the facts cannot be read; NO_MEMORY. */
+ * this start. `map` must outlive it. PROTOCOL if the facts cannot be read; EPOCH if they are of
+ * another map; NO_MEMORY. */
 int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, uint64_t store_id,
                    dkv_slice facts);
 
-/* Takes in what `peer` said of itself and of this node. */
-void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello);
+/* Takes in what `peer` said of itself and, if it answered our greeting, of this node. */
+void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello, bool answers);
+
+/* Whether somebody would notice if this store were replaced. */
+bool dkv_trust_is_known(const dkv_trust *trust);
 
 /* The store has lost a record that it had confirmed: it is no longer believed. */
 void dkv_trust_lost(dkv_trust *trust);

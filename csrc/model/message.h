@@ -31,7 +31,6 @@ typedef struct dkv_hello {
     uint64_t map_digest; /* dkv_cluster_map_digest */
     uint64_t store_id;   /* the sender's store */
     uint64_t remembers;  /* store id that the sender remembers of the receiver; 0 = none */
-    bool is_new;         /* the sender's store has never been in sync */
     bool in_sync;        /* the sender's store has lost nothing that it confirmed */
     uint64_t wall_ms;    /* the sender's wall clock */
     int err;             /* HELLO_REPLY: 0, or why the link is refused */

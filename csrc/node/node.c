@@ -15,7 +15,9 @@ struct dkv_node {
     int64_t facts_due_ns;  /* when to hand in the rest: later, after the store has refused */
     int64_t full_retry_ns; /* when to ask a full disk again */
     uint32_t jobs_out;
-    bool failed; /* the store failed: nothing is done any more */
+    bool counted; /* this start is durably counted */
+    bool ready;   /* to coordinate writes */
+    bool failed;  /* the store failed: nothing is done any more */
 };
 
 #define FACTS_RETRY_MS 250u
@@ -26,9 +28,16 @@ static uint64_t facts_cookie(uint64_t changes) {
     return DKV_REPLICA_COOKIE_END | changes;
 }
 
+static void become_ready(dkv_node *node, const dkv_moment *at) {
+    if (node->ready || !node->counted || !dkv_trust_is_known(&node->trust)) return;
+    node->ready = true;
+    dkv_replica_ready(node->replica, at);
+}
+
 static void peer_changed(void *user, const dkv_moment *at, uint16_t peer) {
     dkv_node *node = user;
     dkv_replica_peer_changed(node->replica, at, peer);
+    become_ready(node, at);
 }
 
 static int make_peers(dkv_node *node, const dkv_node_options *options, uint16_t self,
@@ -123,7 +132,8 @@ static void facts_stored(dkv_node *node, const dkv_moment *at, const dkv_store_e
         node->facts_due_ns = at->now_ns + dkv_ns_of_ms(FACTS_RETRY_MS);
         return;
     }
-    dkv_replica_ready(node->replica, at);
+    node->counted = true;
+    become_ready(node, at);
     dkv_peers_durable(node->peers, at, event->cookie & ~DKV_REPLICA_COOKIE_END);
 }
 

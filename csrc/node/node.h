@@ -58,7 +58,7 @@ typedef struct dkv_node_options {
 } dkv_node_options;
 
 /* *out is owned by the caller. INVALID if the map is not valid or has no member `id`; PROTOCOL if
- * the store's facts cannot be read; NO_MEMORY. */
+ * the store's facts cannot be read; EPOCH if the store was filled under another map; NO_MEMORY. */
 int dkv_node_new(const dkv_node_options *options, dkv_node **out);
 
 /* Frees the node and its store (memory only: see dkv_store_del). Accepts NULL. */

@@ -41,7 +41,8 @@ int dkv_replica_new(const dkv_replica_options *options, dkv_replica **out);
 /* Accepts NULL. */
 void dkv_replica_del(dkv_replica *replica);
 
-/* This start of the node is durably counted: versions may be issued. */
+/* This start of the node is durably counted and its store is known to others: versions may be
+ * issued. */
 void dkv_replica_ready(dkv_replica *replica, const dkv_moment *at);
 
 /* A client's request; answered through effects->reply with `handle`, exactly once. */

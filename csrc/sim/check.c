@@ -215,7 +215,7 @@ static void learn_promises(dkv_check *check, const dkv_world *world,
     for (uint8_t i = 0; i < attempt->result.holding.n; i++) {
         promise *p = &key->promises[attempt->result.holding.nodes[i]];
         if (dkv_version_cmp(p->version, attempt->result.version) >= 0) continue;
-        *p = (promise){attempt->result.version, attempt->op, op->invoked_ns, false};
+        *p = (promise){attempt->result.version, attempt->op, op->invoked_ns, false, false};
     }
 }
 

@@ -12,6 +12,7 @@ typedef struct promise {
     uint64_t op;
     int64_t invoked_ns; /* of that write: a disk damaged later excuses the node */
     bool believed;      /* the node was in sync while it had it */
+    bool newer;         /* it had a newer record, from a clock ahead, perhaps damaged long since */
 } promise;
 
 typedef struct key_facts {

@@ -43,10 +43,11 @@ static bool check_promise(const dkv_world *world, const key_facts *key, uint16_t
     const promise *p = &key->promises[node];
     if (dkv_version_cmp(stored, p->version) >= 0) return true;
     dkv_rule rule = DKV_RULE_LOST_WRITE;
-    if (dkv_world_damaged_at(world, node) >= p->invoked_ns) {
+    int64_t since_ns = p->newer ? 0 : p->invoked_ns;
+    if (dkv_world_damaged_at(world, node) >= since_ns) {
         rule = DKV_RULE_BELIEF;
         if (!in_sync || !p->believed || all_wiped(world)) return true;
-        if (dkv_world_end_damaged_at(world, node) >= p->invoked_ns) return true;
+        if (dkv_world_end_damaged_at(world, node) >= since_ns) return true;
     }
     return dkv_check_fail(
         out, rule, p->op, NONE,
@@ -68,6 +69,7 @@ static bool check_running_node(const dkv_check *check, const dkv_world *world, u
             entry.version = (dkv_version){0};
         }
         if (!check_promise(world, key, node, entry.version, status.in_sync, out)) return false;
+        p->newer |= dkv_version_cmp(entry.version, p->version) > 0;
         p->believed |= status.in_sync && dkv_version_cmp(entry.version, p->version) >= 0;
     }
     return true;

@@ -42,7 +42,6 @@ static void fill_hello(const dkv_hello *from, parts *to) {
     to->hello.map_digest = from->map_digest;
     to->hello.store_id = from->store_id;
     to->hello.remembers = from->remembers;
-    to->hello.is_new = from->is_new;
     to->hello.in_sync = from->in_sync;
     to->hello.wall_ms = from->wall_ms;
     to->hello.err = from->err;
@@ -135,7 +134,6 @@ static int read_hello(const Dkv__V1__Hello *from, dkv_hello *out) {
         .map_digest = from->map_digest,
         .store_id = from->store_id,
         .remembers = from->remembers,
-        .is_new = from->is_new,
         .in_sync = from->in_sync,
         .wall_ms = from->wall_ms,
     };

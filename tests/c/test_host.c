@@ -389,7 +389,6 @@ static dkv_message hello_of(dkv_message_kind kind) {
                   .epoch = 1,
                   .map_digest = dkv_cluster_map_digest(played.c->map),
                   .store_id = 33,
-                  .is_new = true,
                   .in_sync = true,
                   .wall_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000},
     };

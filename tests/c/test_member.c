@@ -278,6 +278,31 @@ static void damaged_store_is_not_believed(void) {
     teardown();
 }
 
+/* A greeting alone vouches for nothing: its sender need not remember this store tomorrow. */
+static void greeting_is_no_word(void) {
+    setup(2);
+    dkv_hello hello = {.store_id = 99, .remembers = nodes[0].trust.store_id};
+    dkv_trust_heard(&nodes[0].trust, 1, &hello, false);
+    CHECK(!nodes[0].trust.in_sync && !dkv_trust_is_known(&nodes[0].trust));
+    dkv_trust_heard(&nodes[0].trust, 1, &hello, true);
+    CHECK(nodes[0].trust.in_sync && dkv_trust_is_known(&nodes[0].trust));
+    teardown();
+}
+
+/* A store that was filled under one map is not used under another. */
+static void other_map_is_refused(void) {
+    setup(3);
+    settle();
+    dkv_buf facts = {0};
+    CHECK(dkv_trust_encode(&nodes[0].trust, &facts) == DKV_OK);
+    dkv_trust trust;
+    dkv_cluster_map *bigger = make_map(4);
+    CHECK(dkv_trust_init(&trust, bigger, 0, 1, dkv_buf_slice(&facts)) == DKV_ERR_EPOCH);
+    dkv_cluster_map_del(bigger);
+    dkv_buf_free(&facts);
+    teardown();
+}
+
 /* Facts cut short or changed in their fixed parts are refused, not half believed. */
 static void damaged_facts_are_refused(void) {
     setup(3);
@@ -404,6 +429,8 @@ static const check_test tests[] = {
     CHECK_TEST(replaced_store_is_not_believed),
     CHECK_TEST(returning_store_is_believed),
     CHECK_TEST(damaged_store_is_not_believed),
+    CHECK_TEST(greeting_is_no_word),
+    CHECK_TEST(other_map_is_refused),
     CHECK_TEST(damaged_facts_are_refused),
     CHECK_TEST(greeting_waits_for_the_disk),
     CHECK_TEST(silent_peer_goes_down),

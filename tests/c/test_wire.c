@@ -109,7 +109,6 @@ static dkv_hello any_hello(void) {
         .map_digest = dkv_rand_next(&dice),
         .store_id = dkv_rand_next(&dice),
         .remembers = dkv_rand_next(&dice),
-        .is_new = below(2),
         .in_sync = below(2),
         .wall_ms = dkv_rand_next(&dice),
         .err = below(2) ? any_err() : 0,
@@ -181,7 +180,7 @@ static bool same_reply(const dkv_reply *a, const dkv_reply *b) {
 static bool same_hello(const dkv_hello *a, const dkv_hello *b) {
     return dkv_slice_eq(a->cluster, b->cluster) && dkv_slice_eq(a->node_id, b->node_id) &&
            a->epoch == b->epoch && a->map_digest == b->map_digest && a->store_id == b->store_id &&
-           a->remembers == b->remembers && a->is_new == b->is_new && a->in_sync == b->in_sync &&
+           a->remembers == b->remembers && a->in_sync == b->in_sync &&
            a->wall_ms == b->wall_ms && a->err == b->err;
 }
 

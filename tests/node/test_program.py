@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import dkv
 from dkv import __version__, node_program
 
 GOOD = """\
@@ -259,6 +260,28 @@ def test_a_busy_port_is_status_5(config, port):
         other.listen()
         done = run("--config", config)
     assert done.returncode == 5 and f"127.0.0.1:{port}" in done.stderr
+
+
+def test_data_is_not_used_under_another_map_which_is_status_3(start, tmp_path, port):
+    config = tmp_path / "n1.yaml"
+    text = (
+        "cluster: demo\nreplication: 1\nnode: n1\ndata: n1\n"
+        f'nodes:\n  n1: {{address: "127.0.0.1:{port}"}}\n'
+    )
+    config.write_text(text)
+    process = start("--config", str(config))
+    with dkv.connect(f"127.0.0.1:{port}") as client:
+        client.put("key", b"value")
+    stop(process)
+    more = '  n2: {address: "127.0.0.1:1"}\n'
+    config.write_text(text + more)
+    done = run("--config", str(config))
+    assert done.returncode == 3
+    assert str(tmp_path / "n1") in done.stderr and "another cluster map" in done.stderr
+    config.write_text(text)
+    start("--config", str(config))
+    with dkv.connect(f"127.0.0.1:{port}") as client:
+        assert client.get("key") == b"value"
 
 
 def test_other_addresses_than_loopback_need_the_word_insecure(start, config, port):
