@@ -45,7 +45,10 @@ environment:
 	@rm -f .venv/.dkv-*
 	@touch $(STAMP)
 
+# Debian's Python comes without a part of its standard library, which is the data of the story.
 demo: build
+	@case $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') in \
+	    /usr/lib/*) csrc/apt.sh install demo;; esac
 	@$(PY) -m dkv demo
 
 test: test-packages build

@@ -205,9 +205,11 @@ static void handle(dkv_world *world, const dkv_sim_event *event) {
     }
     switch ((dkv_sim_event_kind)event->kind) {
     case DKV_SIM_TICK:
+        assert(sn);
         if (sn->node && event->life == sn->life && event->time_ns == sn->tick_at) tick(sn);
         break;
     case DKV_SIM_DISK_DONE:
+        assert(sn);
         if (sn->node && event->life == sn->life) disk_done(sn, event->job);
         break;
     case DKV_SIM_ARRIVE: dkv_sim_link_arrive(world, event); break;

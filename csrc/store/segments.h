@@ -3,6 +3,8 @@
 #ifndef DKV_STORE_SEGMENTS_H
 #define DKV_STORE_SEGMENTS_H
 
+#include <assert.h>
+
 #include "model/disk.h"
 #include "store/log.h"
 #include "store/place.h"
@@ -73,6 +75,7 @@ void dkv_segments_born(dkv_segments *segments, uint64_t place);
 void dkv_segments_died(dkv_segments *segments, uint64_t place, uint64_t death);
 
 static inline dkv_disk_file dkv_segment_file(const dkv_segment *segment) {
+    assert(segment);
     return (dkv_disk_file){.kind = DKV_FILE_SEGMENT, .number = segment->number};
 }
 
