@@ -6,6 +6,8 @@
 #   make lint     layout, style, types, clang-tidy      make format   lays the code out
 #   make ctests   the C tests alone                     make test-asan, test-tsan: under a sanitizer
 #   make soak     long randomised simulation            make clean    removes what was built
+#   make bench    dkv beside Redis, etcd and memcached, in one run (some minutes)
+#   make bench-check BASE=rev    this tree beside another commit: fails if it costs more CPU
 #
 # A second run does only what has changed, and needs no network when nothing is missing.
 
@@ -13,6 +15,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SEEDS ?= 1000
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+BASE ?= HEAD
 # What .venv holds depends on these; another hash means that it has to be brought up to date.
 STAMP := .venv/.dkv-$(shell (cat pyproject.toml; echo $(CURDIR)) | sha256sum | cut -c1-16)
 
@@ -67,6 +71,15 @@ test-asan: test-packages build
 
 test-tsan: test-packages build
 	@$(PY) -m pytest tests/c --c-build tsan
+
+.PHONY: bench bench-check
+bench: build
+	@csrc/apt.sh install bench
+	@$(MAKE) -s --no-print-directory -f csrc/build.mk loads
+	@$(PY) tests/bench/compare.py $(BENCH_ARGS)
+
+bench-check: build
+	@$(PY) tests/bench/check.py --base $(BASE) $(BENCH_ARGS)
 
 soak: build
 	@echo "simulating $(SEEDS) seeds"

@@ -3,8 +3,8 @@
 #   make -f csrc/build.mk [targets] [OUT=build/release] [CC=gcc] [SAN=address,undefined]
 #                         [PLANT=CONFIRM_BEFORE_SYNC] [PYTHON=python3] [WERROR=1]
 #
-# Targets: all (node + extensions), node, ext, ctests, lib. setup.py calls this file, so there is
-# one description of the build. Everything it writes is below $(OUT).
+# Targets: all (node + extensions), node, ext, ctests, lib, loads (for `make bench`). setup.py calls
+# this file, so there is one description of the build. Everything it writes is below $(OUT).
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -65,14 +65,16 @@ LIBNET := $(OUT)/libdkv-net.a
 NODE := $(OUT)/bin/dkv-node
 EXT := $(if $(PY_CORE_SRCS),$(OUT)/py/_core.abi3.so) $(if $(PY_NET_SRCS),$(OUT)/py/_net.abi3.so)
 CTESTS := $(CTEST_SRCS:tests/c/%.c=$(OUT)/ctests/%)
+LOADS := $(patsubst tests/bench/%.c,$(OUT)/loads/%,$(wildcard tests/bench/*_load.c))
 
-.PHONY: all lib node ext ctests
+.PHONY: all lib node ext ctests loads
 .SECONDARY:
 all: node ext
 lib: $(LIBCORE) $(LIBNET)
 node: $(NODE)
 ext: $(EXT)
 ctests: $(CTESTS)
+loads: $(LOADS)
 
 $(OUT)/gen/%.pb-c.c $(OUT)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(@D)
@@ -123,6 +125,10 @@ $(OUT)/py/_net.abi3.so: $(call obj,$(PY_NET_SRCS) $(PY_COMMON_SRCS)) $(LIBNET) $
 	@echo "  $(@:$(OUT)/%=%)"; $(CC) -shared $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
 
 $(OUT)/ctests/%: $(OUT)/obj/tests/c/%.o $(LIBNET) $(LIBCORE)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
+
+$(OUT)/loads/%: $(OUT)/obj/tests/bench/%.o $(LIBNET) $(LIBCORE)
 	@mkdir -p $(@D)
 	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
 

@@ -160,9 +160,12 @@ def run(
     *,
     seconds: float = 5.0,
     warmup: float = 1.0,
+    fill: bool = True,
     progress: Progress | None = None,
 ) -> Result:
     """Puts `workload` on a running cluster and measures for `seconds`, after `warmup` seconds.
+
+    With `fill` false the keys are not written first: an earlier run has done so.
 
     Raises `InvalidArgumentError` for a workload outside the limits, and as `dkv.connect` and
     `Client.put` while the keys are written. Errors of the load itself are counted.
@@ -173,7 +176,8 @@ def run(
     with connect(seeds, timeout=workload.timeout) as client:
         nodes = [member.address for member in client.ring.members]
     with _crew(seeds, workload) as crew:
-        _fill(seeds, workload, tell)
+        if fill:
+            _fill(seeds, workload, tell)
         pids = local_pids(nodes)
         began = time.monotonic() + warmup
         crew.begin(began, began + seconds)
