@@ -224,11 +224,11 @@ static void coordinate(dkv_replica *replica, const dkv_moment *at, write_request
     bool possible = dkv_replica_count(&w->r, DKV_SET(FAILED)) + w->r.needs <= w->r.n;
     if (waits && possible && may_wait(replica, at, w)) {
         hold(replica, at, w);
+    } else if (dkv_replica_count(&w->r, DKV_SET(AT_REST)) < w->r.needs) {
+        refuse_for_obstacles(replica, at, w);
     } else if (!replica->ready) {
         refuse(replica, at, w, DKV_ERR_UNAVAILABLE,
                "this node is still starting: no other member has recognised its store yet");
-    } else if (dkv_replica_count(&w->r, DKV_SET(AT_REST)) < w->r.needs) {
-        refuse_for_obstacles(replica, at, w);
     } else {
         write_everywhere(replica, at, w);
     }

@@ -180,8 +180,8 @@ static bool same_reply(const dkv_reply *a, const dkv_reply *b) {
 static bool same_hello(const dkv_hello *a, const dkv_hello *b) {
     return dkv_slice_eq(a->cluster, b->cluster) && dkv_slice_eq(a->node_id, b->node_id) &&
            a->epoch == b->epoch && a->map_digest == b->map_digest && a->store_id == b->store_id &&
-           a->remembers == b->remembers && a->in_sync == b->in_sync &&
-           a->wall_ms == b->wall_ms && a->err == b->err;
+           a->remembers == b->remembers && a->in_sync == b->in_sync && a->wall_ms == b->wall_ms &&
+           a->err == b->err;
 }
 
 static bool same_message(const dkv_message *a, const dkv_message *b) {
