@@ -17,6 +17,7 @@ from dkv.ring import Member, Ring, RingChange, WhatIf
 from dkv.version import Version
 
 if TYPE_CHECKING:
+    from dkv import sim as sim
     from dkv.client import Client, connect
     from dkv.node import Node
 
@@ -37,20 +38,22 @@ __all__ = [
     "__version__",
     "connect",
     "errors",
+    "sim",
 ]
 
-_NEEDS_NETWORK = {"Client": "dkv.client", "connect": "dkv.client", "Node": "dkv.node"}
+_LOADED_LATE = {"Client": "dkv.client", "connect": "dkv.client", "Node": "dkv.node"}
 
 
 def __getattr__(name: str) -> Any:
-    """Loads gRPC only when it is needed: rings and the simulator work without it."""
-    module = _NEEDS_NETWORK.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Loads gRPC, and the simulator, only when they are needed."""
     import importlib
 
-    return getattr(importlib.import_module(module), name)
+    if name == "sim":
+        return importlib.import_module("dkv.sim")
+    if name in _LOADED_LATE:
+        return getattr(importlib.import_module(_LOADED_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_NEEDS_NETWORK})
+    return sorted({*globals(), *_LOADED_LATE})

@@ -3,6 +3,8 @@
 import builtins
 import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -74,3 +76,14 @@ def test_fields_are_empty_unless_given() -> None:
     error = errors.UnavailableError("nobody answers")
     assert error.outcome is None and error.version is None
     assert error.nodes == () and error.holding == ()
+
+
+def test_the_simulator_is_there_without_an_import_of_its_own() -> None:
+    """`import dkv` is enough for `dkv.sim`, and loads neither it nor gRPC before it is used."""
+    script = (
+        "import sys, dkv\n"
+        "assert 'dkv.sim' not in sys.modules and 'dkv._net' not in sys.modules\n"
+        "assert dkv.sim.World(1, seed=1).put('key', b'value').replicas == ('n1',)\n"
+        "assert 'dkv._net' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
