@@ -83,7 +83,7 @@ def test_the_simulator_is_there_without_an_import_of_its_own() -> None:
     script = (
         "import sys, dkv\n"
         "assert 'dkv.sim' not in sys.modules and 'dkv._net' not in sys.modules\n"
-        "assert dkv.sim.World(1, seed=1).put('key', b'value').replicas == ('n1',)\n"
+        "assert dkv.sim.World(1, seed=1, replication=1).put('key', b'value').replicas == ('n1',)\n"
         "assert 'dkv._net' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
