@@ -12,7 +12,8 @@ README = (support.ROOT / "README.md").read_text()
 
 
 def test_the_python_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    chapter = README.split("## From Python")[1].split("## ")[0]
+    (example,) = re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
     exec(example, {})
 
 

@@ -2,7 +2,11 @@
 
 import contextlib
 import os
+import re
+import shlex
 import signal
+import subprocess
+import sys
 import time
 
 import grpc
@@ -16,6 +20,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 import dkv
+import support
 
 KEY_MAX = 1024
 VALUE_MAX = 1024 * 1024
@@ -90,6 +95,16 @@ def test_status_counts_requests(channel, stubs, kv, d):
     assert (after.node_id, after.version) == ("n1", dkv.__version__)
     assert after.puts == before.puts + 1
     assert [peer.id for peer in after.peers] == ["n1", "n2", "n3"]
+
+
+def test_the_example_of_the_readme_runs(cluster3, tmp_path):
+    chapter = (support.ROOT / "README.md").read_text().split("## From any gRPC client")[1]
+    shell = re.search(r"^    python (-m grpc_tools.*)$", chapter, re.MULTILINE)[1]
+    example = re.search(r"```python\n(.*?)```", chapter, re.DOTALL)[1]
+    (tmp_path / "proto").symlink_to(support.ROOT / "proto")
+    (tmp_path / "example.py").write_text(example.replace("127.0.0.1:7001", cluster3.address("n2")))
+    for command in (shlex.split(shell), ["example.py"]):
+        subprocess.run([sys.executable, *command], cwd=tmp_path, check=True)
 
 
 # ---- sessions ----
