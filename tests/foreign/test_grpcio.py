@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import grpc
@@ -393,3 +394,22 @@ def test_reflection_answers_many_requests_at_once(channel):
     requests = [{"list_services": ""}, {"file_by_filename": "dkv.proto"}] * 500
     lists = reflect(channel, "v1", *requests)[::2]
     assert all({s.name for s in r.list_services_response.service} == SERVICES for r in lists)
+
+
+def test_a_client_that_does_not_read_its_answers_is_cut_off(channel):
+    request = reflection_pb2.ServerReflectionRequest(file_by_filename="dkv.proto")
+    enough = threading.Event()
+
+    def requests():
+        for _ in range(20000):
+            yield request.SerializeToString()
+        enough.set()
+
+    method = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    call = method(requests(), timeout=TIMEOUT_S)
+    call.add_callback(enough.set)
+    assert enough.wait(TIMEOUT_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert health_of(channel) == health_pb2.HealthCheckResponse.SERVING
