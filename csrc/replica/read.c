@@ -38,12 +38,15 @@ static void reply_value(dkv_replica *replica, const dkv_moment *at, read_request
 static void reply_error(dkv_replica *replica, const dkv_moment *at, read_request *q, int err,
                         const char *why) {
     char names[DKV_REPLICATION_MAX * (DKV_NAME_MAX + 2)], detail[DKV_DETAIL_MAX];
-    dkv_node_names missing = dkv_replica_names(replica, &q->r, DKV_SET_ALL & ~ANSWERED);
+    /* Who can still answer does not stand in the way, unless it is too late for that. */
+    unsigned stuck = DKV_SET(FAILED) | DKV_SET(UNSURE);
+    if (err == DKV_ERR_DEADLINE) stuck = DKV_SET_ALL & ~ANSWERED;
+    dkv_node_names missing = dkv_replica_names(replica, &q->r, stuck);
     dkv_replica_list(names, sizeof names, missing);
     if (err == DKV_ERR_NOT_FOUND) {
         snprintf(detail, sizeof detail, "%s", why);
     } else {
-        snprintf(detail, sizeof detail, "%s; without an answer that counts: %.150s", why, names);
+        snprintf(detail, sizeof detail, "%s; no answer that counts from: %.150s", why, names);
     }
     dkv_reply reply = {.err = err, .missing = missing, .detail = dkv_slice_of(detail)};
     dkv_replica_reply(replica, at, q->r.to, q->r.op, &reply);
@@ -193,8 +196,8 @@ static void proceed_many(dkv_replica *replica, const dkv_moment *at, read_reques
         conclude(replica, at, q, DKV_ERR_UNAVAILABLE);
     } else if (answers + dkv_replica_count(&q->r, PENDING) < q->r.needs) {
         char why[96];
-        snprintf(why, sizeof why, "the read needs answers of %u of %u replicas, %u answered",
-                 q->r.needs, q->r.n, answers);
+        snprintf(why, sizeof why, "the read needs answers of %u of %u replicas, %u can give one",
+                 q->r.needs, q->r.n, answers + dkv_replica_count(&q->r, PENDING));
         reply_error(replica, at, q, DKV_ERR_UNAVAILABLE, why);
     }
 }

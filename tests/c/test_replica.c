@@ -46,6 +46,18 @@ static void dead_replica_refuses_before_writing(void) {
     teardown();
 }
 
+/* A read that needs all names the dead replica alone, not those that could still answer. */
+static void refused_read_names_who_is_missing(void) {
+    setup_replicas();
+    CHECK(put(owner, KEY, "v", DKV_LEVEL_ALL)->outcome == DKV_OUTCOME_APPLIED);
+    kill(third);
+    const answer *a = get(owner, KEY, DKV_LEVEL_ALL);
+    CHECK(a->err == DKV_ERR_UNAVAILABLE && a->missing == bit(third));
+    CHECK(strstr(last_detail, "3 of 3 replicas, 2 can give one"));
+    CHECK(get(owner, KEY, DKV_LEVEL_QUORUM)->err == DKV_OK);
+    teardown();
+}
+
 /* P4: a replica that dies after the write was sent leaves it unknown, with those that hold it. */
 static void half_way_failure_is_unknown(void) {
     setup_replicas();
@@ -345,6 +357,7 @@ static const check_test tests[] = {
     CHECK_TEST(put_is_confirmed_after_all_synced),
     CHECK_TEST(quorum_put_needs_two_of_three),
     CHECK_TEST(dead_replica_refuses_before_writing),
+    CHECK_TEST(refused_read_names_who_is_missing),
     CHECK_TEST(half_way_failure_is_unknown),
     CHECK_TEST(late_confirmation_after_reply_is_ignored),
     CHECK_TEST(foreign_replies_confirm_nothing),
