@@ -22,7 +22,7 @@ from dkv.cluster import Cluster
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
-LOADS = Path("build/release/loads")
+LOADS = Path(__file__).resolve().parents[2] / "build/release/loads"
 
 
 @dataclass(frozen=True)
