@@ -582,36 +582,10 @@ static void slow_reads_come_back(void) {
     remove_place(p);
 }
 
-static void no_wake(void *user) {
-    (void)user;
-}
-
-/* Where files are memory anyway, reads are performed at once, not by the disk's thread. */
-static void reads_of_memory_are_immediate(void) {
-    char path[] = "/dev/shm/dkv-test-XXXXXX", command[64], why[DKV_DETAIL_MAX];
-    uint8_t bytes[16] = "in memory", back[16];
-    dkv_disk_file file = {.kind = DKV_FILE_SEGMENT, .number = 1};
-    dkv_disk_job create = {.op = DKV_DISK_CREATE, .file = file};
-    dkv_disk_job write = {.op = DKV_DISK_WRITE, .file = file, .len_bytes = 16, .data = bytes};
-    dkv_disk_job read = {.op = DKV_DISK_READ, .file = file, .len_bytes = 16, .data = back};
-    dkv_disk *disk;
-    CHECK(mkdtemp(path) && dkv_disk_open(path, no_wake, NULL, &disk, why) == DKV_OK);
-    CHECK(dkv_disk_run_now(disk, &create) == DKV_OK && dkv_disk_run_now(disk, &write) == DKV_OK);
-    CHECK(dkv_disk_submit(disk, &read) && read.err == DKV_OK && read.done_bytes == 16);
-    CHECK(memcmp(bytes, back, sizeof bytes) == 0);
-    dkv_disk_del(disk);
-    snprintf(command, sizeof command, "rm -rf '%s'", path);
-    CHECK(system(command) == 0);
-}
-
 static const check_test tests[] = {
-    CHECK_TEST(reads_of_memory_are_immediate),
-    CHECK_TEST(keeps_everything),
-    CHECK_TEST(directory_is_locked),
-    CHECK_TEST(file_is_no_directory),
-    CHECK_TEST(directory_is_made),
-    CHECK_TEST(failed_sync_stops),
-    CHECK_TEST(full_disk_recovers),
+    CHECK_TEST(keeps_everything),     CHECK_TEST(directory_is_locked),
+    CHECK_TEST(file_is_no_directory), CHECK_TEST(directory_is_made),
+    CHECK_TEST(failed_sync_stops),    CHECK_TEST(full_disk_recovers),
     CHECK_TEST(slow_reads_come_back),
 };
 
