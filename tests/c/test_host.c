@@ -631,12 +631,16 @@ static void a_failed_sync_ends_the_node(void) {
     dkv_rpc_stream_flush(t->stream);
     AWAIT(c, t->n_replies == 1);
     atomic_store(&c->machines[1].syncs_fail, true);
-    ask(t, 1, &put);
-    dkv_rpc_stream_flush(t->stream);
+    /* A put that is refused for a slow peer's sake does not reach the disk: asked again. */
+    for (size_t id = 1; id < 20 && t->stream && !atomic_load(&c->machines[1].ended); id++) {
+        ask(t, id, &put);
+        dkv_rpc_stream_flush(t->stream);
+        AWAIT(c, t->n_replies == id + 1 || atomic_load(&c->machines[1].ended) || !t->stream);
+    }
     AWAIT(c, atomic_load(&c->machines[1].ended));
     CHECK(join_machine(&c->machines[1]) == DKV_ERR_IO);
     AWAIT(c, !t->stream);
-    CHECK(!t->by_id[1].answered || t->by_id[1].err);
+    for (size_t id = 1; id < 20; id++) CHECK(!t->by_id[id].answered || t->by_id[id].err);
     atomic_store(&c->machines[1].syncs_fail, false);
     start(c, 1);
     insist(c, 1, &put);
