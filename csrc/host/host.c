@@ -86,6 +86,8 @@ static int open_store(dkv_host *host, const dkv_host_options *options, dkv_store
         .cluster = options->map->cluster,
         .node_id = options->id,
         .new_store_id = dkv_host_random(),
+        .durability = options->durability,
+        .interval_ms = options->interval_ms,
     };
     int err = dkv_store_open(&store_options, dkv_disk_run_now, host->disk, out, report);
     if (err == DKV_ERR_PRECONDITION) {

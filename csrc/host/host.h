@@ -17,6 +17,8 @@ typedef struct dkv_host_options {
     const char *data_dir;       /* made if missing (mode 0700) */
     bool insecure;              /* listen on other addresses than loopback, too */
     dkv_timing timing;          /* zeros for the defaults */
+    dkv_durability durability;  /* when a write counts as confirmed; 0 = ALWAYS */
+    uint32_t interval_ms;       /* with DKV_DURABILITY_INTERVAL: between two syncs, at most */
     /* One line for the operator; called from the owner thread. Not NULL. */
     void (*log)(void *user, dkv_log_level level, const char *text);
     void *log_user;

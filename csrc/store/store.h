@@ -19,9 +19,18 @@
 #include "model/disk.h"
 #include "model/record.h"
 
-#define DKV_FACTS_MAX 131072u /* bytes that dkv_store_set_facts takes */
+#define DKV_FACTS_MAX 131072u      /* bytes that dkv_store_set_facts takes */
+#define DKV_INTERVAL_MAX_MS 60000u /* between two syncs, with DKV_DURABILITY_INTERVAL */
 
 typedef struct dkv_store dkv_store;
+
+/* When a write is confirmed. */
+typedef enum dkv_durability {
+    DKV_DURABILITY_ALWAYS = 0, /* after a SYNC: it survives a power loss */
+    DKV_DURABILITY_INTERVAL,   /* after its WRITE: it survives the death of the process; a SYNC
+                                  follows within interval_ms */
+    DKV_DURABILITY_MEMORY,     /* at once: nothing survives the process */
+} dkv_durability;
 
 typedef struct dkv_store_options {
     const char *cluster;    /* cluster name, written into a new store, compared with an old one */
@@ -29,6 +38,8 @@ typedef struct dkv_store_options {
     uint64_t new_store_id;  /* random, not 0: the store id if the directory is new */
     uint32_t segment_bytes; /* a segment is sealed at this size; 0 = 64 MiB; at least 64 KiB */
     uint64_t unsynced_max_bytes; /* applied, not yet synced; more is refused as BUSY; 0 = 64 MiB */
+    dkv_durability durability;
+    uint32_t interval_ms; /* with INTERVAL, from 1 to DKV_INTERVAL_MAX_MS; else unused */
 } dkv_store_options;
 
 /* What opening found. */
