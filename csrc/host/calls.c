@@ -27,14 +27,22 @@ static void refuse(dkv_host *host, dkv_rpc_call *call, int err, const char *deta
     reply_error(host, call, &reply);
 }
 
+/* Replies with what was encoded into scratch, unless that failed. */
+static void reply_scratch(dkv_host *host, dkv_rpc_call *call, int err) {
+    if (err) {
+        refuse(host, call, err, dkv_err_sentence(err));
+    } else {
+        dkv_rpc_call_reply(call, DKV_OK, "", dkv_buf_slice(&host->scratch));
+    }
+}
+
 void dkv_call_reply(dkv_host *host, dkv_rpc_call *call, dkv_op op, const dkv_reply *reply) {
     if (reply->err) {
         reply_error(host, call, reply);
         return;
     }
     host->scratch.len = 0;
-    int err = dkv_wire_put_unary_reply(&host->scratch, op, reply);
-    dkv_rpc_call_reply(call, err, dkv_err_sentence(err), dkv_buf_slice(&host->scratch));
+    reply_scratch(host, call, dkv_wire_put_unary_reply(&host->scratch, op, reply));
 }
 
 /* ---- requests ---- */
@@ -83,11 +91,7 @@ void dkv_call_map(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t time
     (void)timeout_ms;
     host->scratch.len = 0;
     int err = dkv_wire_put_map(&host->scratch, dkv_ring_map(dkv_node_ring(host->node)));
-    if (err) {
-        refuse(host, call, err, dkv_err_sentence(err));
-    } else {
-        dkv_rpc_call_reply(call, DKV_OK, "", dkv_buf_slice(&host->scratch));
-    }
+    reply_scratch(host, call, err);
 }
 
 static void fill_store(const dkv_host *host, const dkv_store_stats *from,
@@ -158,9 +162,5 @@ void dkv_call_status(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t t
     dkv_host_refresh_clock(host);
     host->scratch.len = 0;
     int err = put_status(host, &host->scratch);
-    if (err) {
-        refuse(host, call, err, dkv_err_sentence(err));
-    } else {
-        dkv_rpc_call_reply(call, DKV_OK, "", dkv_buf_slice(&host->scratch));
-    }
+    reply_scratch(host, call, err);
 }

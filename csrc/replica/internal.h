@@ -35,14 +35,14 @@ typedef struct reply_to {
 
 /* How far a request is with one replica. */
 typedef enum progress {
-    AT_REST,  /* not asked yet */
-    WAITING,  /* its link is being opened */
-    ASKED,    /* sent to it, or handed to the own store */
-    HAS,      /* write: confirmed. Read: answered with the best record so far */
-    HAS_LESS, /* read: answered with an older record */
-    HAS_NONE, /* read: answered that it has no record */
-    UNSURE,   /* read: said so, too, but is not in sync: does not count as an answer */
-    FAILED,   /* cannot be reached, or answered with an error */
+    AT_REST,     /* not asked yet */
+    WAITING,     /* its link is being opened */
+    ASKED,       /* sent to it, or handed to the own store */
+    HAS,         /* write: confirmed. Read: answered with the best record so far */
+    HAS_LESS,    /* read: answered with an older record */
+    HAS_NONE,    /* read: answered that it has no record */
+    NOT_IN_SYNC, /* read: answered, but is not in sync: does not count as an answer */
+    FAILED,      /* cannot be reached, or answered with an error */
 } progress;
 
 /* A client request under way. Writes and reads begin alike. */
@@ -60,7 +60,7 @@ typedef struct request {
     uint8_t needs; /* answers that the level asks for */
     int8_t mine;   /* this node's place in `list`, −1 if it has none */
     uint16_t list[DKV_REPLICATION_MAX];
-    uint8_t at[DKV_REPLICATION_MAX]; /* progress, in the order of `list` */
+    uint8_t progress[DKV_REPLICATION_MAX]; /* in the order of `list` */
 } request;
 
 typedef struct write_request {
@@ -78,8 +78,8 @@ typedef struct write_request {
 typedef struct read_request {
     request r;
     bool failover;
-    bool found; /* `best` is valid */
-    bool sure;  /* one replica in sync has answered */
+    bool found;         /* `best` is valid */
+    bool in_sync_heard; /* one replica in sync has answered: absence is believed */
     bool damaged;
     dkv_version version; /* of the best record so far */
     dkv_kind kind;

@@ -1,6 +1,6 @@
-/* One client's get. See replica.h for the rules; `sure` and the progress values (internal.h) carry
- * them. A replica that is not in sync may supply a record, but its answer does not count towards
- * QUORUM or ALL, nor for absence: it may have lost a newer one. */
+/* One client's get. See replica.h for the rules; `in_sync_heard` and the progress values
+ * (internal.h) carry them. A replica that is not in sync may supply a record, but its answer does
+ * not count towards QUORUM or ALL, nor for absence: it may have lost a newer one. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -39,7 +39,7 @@ static void reply_error(dkv_replica *replica, const dkv_moment *at, read_request
                         const char *why) {
     char names[DKV_REPLICATION_MAX * (DKV_NAME_MAX + 2)], detail[DKV_DETAIL_MAX];
     /* Who can still answer does not stand in the way, unless it is too late for that. */
-    unsigned stuck = DKV_SET(FAILED) | DKV_SET(UNSURE);
+    unsigned stuck = DKV_SET(FAILED) | DKV_SET(NOT_IN_SYNC);
     if (err == DKV_ERR_DEADLINE) stuck = DKV_SET_ALL & ~ANSWERED;
     dkv_node_names missing = dkv_replica_names(replica, &q->r, stuck);
     dkv_replica_list(names, sizeof names, missing);
@@ -54,7 +54,7 @@ static void reply_error(dkv_replica *replica, const dkv_moment *at, read_request
 }
 
 static bool is_conclusive(const read_request *q) {
-    return (q->found && q->kind == DKV_KIND_VALUE) || q->sure;
+    return (q->found && q->kind == DKV_KIND_VALUE) || q->in_sync_heard;
 }
 
 /* Answers with what is known; `err` if that is not enough. */
@@ -64,7 +64,7 @@ static void conclude(dkv_replica *replica, const dkv_moment *at, read_request *q
     } else if (q->damaged && !q->found) {
         reply_error(replica, at, q, DKV_ERR_DATA_LOSS,
                     "a replica's record of the key is damaged and no other replica has one");
-    } else if (q->sure) {
+    } else if (q->in_sync_heard) {
         reply_error(replica, at, q, DKV_ERR_NOT_FOUND, dkv_err_sentence(DKV_ERR_NOT_FOUND));
     } else if (err == DKV_ERR_DEADLINE) {
         reply_error(replica, at, q, err, "the deadline passed before a replica answered");
@@ -77,8 +77,8 @@ static void conclude(dkv_replica *replica, const dkv_moment *at, read_request *q
 /* ---- answers of single replicas ---- */
 
 static void note_absence(read_request *q, unsigned i, bool in_sync) {
-    q->r.at[i] = in_sync ? HAS_NONE : UNSURE;
-    q->sure |= in_sync;
+    q->r.progress[i] = in_sync ? HAS_NONE : NOT_IN_SYNC;
+    q->in_sync_heard |= in_sync;
 }
 
 /* Takes in a record. Returns true if it ends the request, which is then gone. */
@@ -89,21 +89,21 @@ static bool note_record(dkv_replica *replica, const dkv_moment *at, read_request
     if (q->found) newer = -newer;
 #endif
     dkv_clock_observe(&replica->clock, at->wall_ms, record->version.hlc);
-    q->sure |= in_sync;
+    q->in_sync_heard |= in_sync;
     if (newer > 0) {
         for (unsigned j = 0; j < q->r.n; j++) {
-            if (q->r.at[j] == HAS) q->r.at[j] = HAS_LESS;
+            if (q->r.progress[j] == HAS) q->r.progress[j] = HAS_LESS;
         }
         q->found = true;
         q->version = record->version;
         q->kind = record->kind;
     }
-    q->r.at[i] = newer >= 0 ? HAS : HAS_LESS;
+    q->r.progress[i] = newer >= 0 ? HAS : HAS_LESS;
     if (newer > 0 && !asks_many(q) && q->kind == DKV_KIND_VALUE) {
         reply_value(replica, at, q, record->value); /* no copy on the common path */
         return true;
     }
-    if (!in_sync) q->r.at[i] = UNSURE;
+    if (!in_sync) q->r.progress[i] = NOT_IN_SYNC;
     if (newer <= 0) return false;
     q->value.len = 0;
     if (dkv_buf_append(&q->value, record->value)) {
@@ -126,7 +126,7 @@ static void ask_own_store(dkv_replica *replica, const dkv_moment *at, read_reque
         note_record(replica, at, q, i, &tombstone, in_sync); /* without a value: never the end */
     } else {
         int err = dkv_store_read(replica->options.store, q->r.key, q->r.hash, q->r.task.id);
-        q->r.at[i] = err ? FAILED : ASKED;
+        q->r.progress[i] = err ? FAILED : ASKED;
     }
 }
 
@@ -135,11 +135,11 @@ static void ask_peer(dkv_replica *replica, const dkv_moment *at, read_request *q
     case DKV_REACH_UP: {
         dkv_message message = {.kind = DKV_MSG_FETCH, .id = q->r.task.id, .fetch = q->r.key};
         dkv_peers_send(replica->options.peers, at, q->r.list[i], &message);
-        q->r.at[i] = ASKED;
+        q->r.progress[i] = ASKED;
         break;
     }
-    case DKV_REACH_DOWN: q->r.at[i] = FAILED; break;
-    default: q->r.at[i] = WAITING; break;
+    case DKV_REACH_DOWN: q->r.progress[i] = FAILED; break;
+    default: q->r.progress[i] = WAITING; break;
     }
 }
 
@@ -153,21 +153,22 @@ static void ask(dkv_replica *replica, const dkv_moment *at, read_request *q, uns
 
 static void ask_all(dkv_replica *replica, const dkv_moment *at, read_request *q) {
     for (unsigned i = 0; i < q->r.n; i++) {
-        if (q->r.at[i] == AT_REST) ask(replica, at, q, i);
+        if (q->r.progress[i] == AT_REST) ask(replica, at, q, i);
     }
 }
 
 /* The next replica in order that was not asked yet, −1 if there is none. */
 static int next_to_ask(const read_request *q) {
-    if (q->failover && q->r.mine >= 0 && q->r.at[q->r.mine] == AT_REST) return q->r.mine;
+    if (q->failover && q->r.mine >= 0 && q->r.progress[q->r.mine] == AT_REST) return q->r.mine;
     for (int i = 0; i < q->r.n; i++) {
-        if (q->r.at[i] == AT_REST) return i;
+        if (q->r.progress[i] == AT_REST) return i;
     }
     return -1;
 }
 
 static bool was_missed(const read_request *q) {
-    return q->sure || q->found || q->damaged || dkv_replica_count(&q->r, DKV_SET(UNSURE));
+    return q->in_sync_heard || q->found || q->damaged ||
+           dkv_replica_count(&q->r, DKV_SET(NOT_IN_SYNC));
 }
 
 /* Level ONE: asks on until somebody has to be waited for. */
@@ -221,7 +222,7 @@ void dkv_read_stored(dkv_replica *replica, const dkv_moment *at, read_request *q
                      const dkv_store_event *event) {
     unsigned i = (unsigned)q->r.mine;
     if (event->err) {
-        q->r.at[i] = FAILED;
+        q->r.progress[i] = FAILED;
         q->damaged |= event->err == DKV_ERR_DATA_LOSS;
     } else if (note_record(replica, at, q, i, &event->record, replica->options.trust->in_sync)) {
         return;
@@ -232,7 +233,7 @@ void dkv_read_stored(dkv_replica *replica, const dkv_moment *at, read_request *q
 void dkv_read_answered(dkv_replica *replica, const dkv_moment *at, read_request *q, uint16_t peer,
                        const dkv_message *message) {
     int i = dkv_replica_place(&q->r, peer);
-    if (i < 0 || q->r.at[i] != ASKED) return;
+    if (i < 0 || q->r.progress[i] != ASKED) return;
     switch (message->fetch_reply.err) {
     case DKV_OK:
         if (note_record(replica, at, q, (unsigned)i, &message->fetch_reply.record,
@@ -242,7 +243,7 @@ void dkv_read_answered(dkv_replica *replica, const dkv_moment *at, read_request 
         break;
     case DKV_ERR_NOT_FOUND: note_absence(q, (unsigned)i, message->fetch_reply.in_sync); break;
     default:
-        q->r.at[i] = FAILED;
+        q->r.progress[i] = FAILED;
         q->damaged |= message->fetch_reply.err == DKV_ERR_DATA_LOSS;
         break;
     }
@@ -253,10 +254,10 @@ void dkv_read_peer_changed(dkv_replica *replica, const dkv_moment *at, read_requ
                            uint16_t peer) {
     int i = dkv_replica_place(&q->r, peer);
     bool up = dkv_peers_reach(replica->options.peers, peer) == DKV_REACH_UP;
-    if (up && q->r.at[i] == WAITING) {
+    if (up && q->r.progress[i] == WAITING) {
         ask(replica, at, q, (unsigned)i);
-    } else if (!up && (DKV_SET(q->r.at[i]) & PENDING)) {
-        q->r.at[i] = FAILED;
+    } else if (!up && (DKV_SET(q->r.progress[i]) & PENDING)) {
+        q->r.progress[i] = FAILED;
         proceed(replica, at, q);
     }
 }

@@ -78,7 +78,7 @@ int dkv_replica_place(const request *r, uint16_t peer) {
 
 unsigned dkv_replica_count(const request *r, unsigned set) {
     unsigned count = 0;
-    for (unsigned i = 0; i < r->n; i++) count += (set >> r->at[i]) & 1;
+    for (unsigned i = 0; i < r->n; i++) count += (set >> r->progress[i]) & 1;
     return count;
 }
 
@@ -86,7 +86,7 @@ dkv_node_names dkv_replica_names(const dkv_replica *replica, const request *r, u
     const dkv_cluster_map *map = dkv_ring_map(replica->options.ring);
     dkv_node_names names = {0};
     for (unsigned i = 0; i < r->n; i++) {
-        if ((set >> r->at[i]) & 1) {
+        if ((set >> r->progress[i]) & 1) {
             names.ids[names.n++] = dkv_slice_of(map->members[r->list[i]].id);
         }
     }

@@ -90,8 +90,8 @@ static void settle(dkv_replica *replica, const dkv_moment *at, write_request *w)
     }
 }
 
-/* Keeps the write until a link is open or this node is ready, for `connect_ms` at most. */
-static void hold(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+/* Keeps the write until a link is open or this node is ready. */
+static void hold(dkv_replica *replica, const dkv_moment *at, write_request *w, int64_t until_ns) {
     if (!w->held.data && w->value.len) {
         if (dkv_buf_append(&w->held, w->value)) {
             refuse(replica, at, w, DKV_ERR_NO_MEMORY, "the node is out of memory");
@@ -99,13 +99,17 @@ static void hold(dkv_replica *replica, const dkv_moment *at, write_request *w) {
         }
         w->value = dkv_buf_slice(&w->held);
     }
-    int64_t until_ns = w->begun_ns + dkv_ns_of_ms(replica->options.timing.connect_ms);
     dkv_replica_set_timer(replica, &w->r,
                           until_ns < w->r.deadline_ns ? until_ns : w->r.deadline_ns);
 }
 
-static bool may_wait(const dkv_replica *replica, const dkv_moment *at, const write_request *w) {
-    return at->now_ns - w->begun_ns < dkv_ns_of_ms(replica->options.timing.connect_ms);
+/* Holds a write that something is being waited for, for `connect_ms` at most. Returns false if the
+ * time is over; otherwise there is nothing more to do with it now. */
+static bool wait(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    int64_t until_ns = w->begun_ns + dkv_ns_of_ms(replica->options.timing.connect_ms);
+    if (at->now_ns >= until_ns) return false;
+    hold(replica, at, w, until_ns);
+    return true;
 }
 
 /* ---- forwarding, where this node holds no replica ---- */
@@ -122,7 +126,7 @@ static void forward_to(dkv_replica *replica, const dkv_moment *at, write_request
         .value = w->value,
     };
     w->sent = w->forwarded = true;
-    w->r.at[i] = ASKED;
+    w->r.progress[i] = ASKED;
     dkv_peers_send(replica->options.peers, at, w->r.list[i], &message);
     dkv_buf_free(&w->held);
     dkv_replica_set_timer(replica, &w->r, w->r.deadline_ns);
@@ -131,17 +135,14 @@ static void forward_to(dkv_replica *replica, const dkv_moment *at, write_request
 static void forward(dkv_replica *replica, const dkv_moment *at, write_request *w) {
     for (unsigned i = 0; i < w->r.n; i++) {
         dkv_reach reach = dkv_peers_want(replica->options.peers, at, w->r.list[i]);
-        w->r.at[i] = reach == DKV_REACH_DOWN ? FAILED : WAITING;
+        w->r.progress[i] = reach == DKV_REACH_DOWN ? FAILED : WAITING;
         if (reach == DKV_REACH_UP) {
             forward_to(replica, at, w, i);
             return;
         }
     }
-    if (dkv_replica_count(&w->r, DKV_SET(WAITING)) && may_wait(replica, at, w)) {
-        hold(replica, at, w);
-    } else {
-        refuse_for_obstacles(replica, at, w);
-    }
+    if (dkv_replica_count(&w->r, DKV_SET(WAITING)) && wait(replica, at, w)) return;
+    refuse_for_obstacles(replica, at, w);
 }
 
 /* ---- coordinating ---- */
@@ -187,9 +188,9 @@ static void write_everywhere(dkv_replica *replica, const dkv_moment *at, write_r
         .kind = w->r.op == DKV_OP_PUT ? DKV_KIND_VALUE : DKV_KIND_TOMBSTONE,
     };
     /* The own store first: it alone can still refuse before anything was written. */
-    if (w->r.mine >= 0 && w->r.at[w->r.mine] == AT_REST) {
+    if (w->r.mine >= 0 && w->r.progress[w->r.mine] == AT_REST) {
         int err = dkv_store_apply(replica->options.store, &message.apply, w->r.task.id);
-        w->r.at[w->r.mine] = err ? FAILED : ASKED;
+        w->r.progress[w->r.mine] = err ? FAILED : ASKED;
         if (err) w->failure = err;
         if (err && dkv_replica_count(&w->r, DKV_SET(AT_REST)) < w->r.needs) {
             w->version = (dkv_version){0};
@@ -199,9 +200,9 @@ static void write_everywhere(dkv_replica *replica, const dkv_moment *at, write_r
     }
     w->sent = true;
     for (unsigned i = 0; i < w->r.n; i++) {
-        if (w->r.at[i] != AT_REST) continue;
+        if (w->r.progress[i] != AT_REST) continue;
         dkv_peers_send(replica->options.peers, at, w->r.list[i], &message);
-        w->r.at[i] = ASKED;
+        w->r.progress[i] = ASKED;
     }
     dkv_buf_free(&w->held);
     dkv_replica_set_timer(replica, &w->r, w->r.deadline_ns);
@@ -219,12 +220,11 @@ static void coordinate(dkv_replica *replica, const dkv_moment *at, write_request
         return;
     }
     w->failure = DKV_OK;
-    for (unsigned i = 0; i < w->r.n; i++) w->r.at[i] = (uint8_t)foresee(replica, at, w, i);
+    for (unsigned i = 0; i < w->r.n; i++) w->r.progress[i] = (uint8_t)foresee(replica, at, w, i);
     bool waits = dkv_replica_count(&w->r, DKV_SET(WAITING)) > 0 || !replica->ready;
     bool possible = dkv_replica_count(&w->r, DKV_SET(FAILED)) + w->r.needs <= w->r.n;
-    if (waits && possible && may_wait(replica, at, w)) {
-        hold(replica, at, w);
-    } else if (dkv_replica_count(&w->r, DKV_SET(AT_REST)) < w->r.needs) {
+    if (waits && possible && wait(replica, at, w)) return;
+    if (dkv_replica_count(&w->r, DKV_SET(AT_REST)) < w->r.needs) {
         refuse_for_obstacles(replica, at, w);
     } else if (!replica->ready) {
         refuse(replica, at, w, DKV_ERR_UNAVAILABLE,
@@ -254,7 +254,7 @@ void dkv_write_begin(dkv_replica *replica, const dkv_moment *at, write_request *
 /* ---- events ---- */
 
 void dkv_write_stored(dkv_replica *replica, const dkv_moment *at, write_request *w, int err) {
-    w->r.at[w->r.mine] = err ? FAILED : HAS;
+    w->r.progress[w->r.mine] = err ? FAILED : HAS;
     if (err) w->failure = err;
     settle(replica, at, w);
 }
@@ -278,11 +278,11 @@ static void relay(dkv_replica *replica, const dkv_moment *at, write_request *w,
 void dkv_write_answered(dkv_replica *replica, const dkv_moment *at, write_request *w, uint16_t peer,
                         const dkv_message *message) {
     int i = dkv_replica_place(&w->r, peer);
-    if (i < 0 || w->r.at[i] != ASKED) return;
+    if (i < 0 || w->r.progress[i] != ASKED) return;
     if (message->kind == DKV_MSG_FORWARD_REPLY && w->forwarded) {
         relay(replica, at, w, &message->forward_reply);
     } else if (message->kind == DKV_MSG_APPLY_REPLY && !w->forwarded) {
-        w->r.at[i] = message->apply_reply.err ? FAILED : HAS;
+        w->r.progress[i] = message->apply_reply.err ? FAILED : HAS;
         if (message->apply_reply.err) w->failure = message->apply_reply.err;
         settle(replica, at, w);
     }
@@ -293,9 +293,9 @@ void dkv_write_peer_changed(dkv_replica *replica, const dkv_moment *at, write_re
     int i = dkv_replica_place(&w->r, peer);
     if (!w->sent) {
         attempt(replica, at, w);
-    } else if (w->r.at[i] == ASKED &&
+    } else if (w->r.progress[i] == ASKED &&
                dkv_peers_reach(replica->options.peers, peer) != DKV_REACH_UP) {
-        w->r.at[i] = FAILED;
+        w->r.progress[i] = FAILED;
         settle(replica, at, w);
     }
 }

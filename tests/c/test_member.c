@@ -216,7 +216,7 @@ static void new_cluster_is_believed(void) {
 }
 
 /* While one member has never been seen, nobody is believed: it might remember better. */
-static void absent_member_keeps_all_unsure(void) {
+static void absent_member_keeps_all_out_of_sync(void) {
     setup(3);
     nodes[2].refuses = true;
     halt(2);
@@ -425,7 +425,7 @@ static void two_clocks_decide_nothing(void) {
 
 static const check_test tests[] = {
     CHECK_TEST(new_cluster_is_believed),
-    CHECK_TEST(absent_member_keeps_all_unsure),
+    CHECK_TEST(absent_member_keeps_all_out_of_sync),
     CHECK_TEST(replaced_store_is_not_believed),
     CHECK_TEST(returning_store_is_believed),
     CHECK_TEST(damaged_store_is_not_believed),

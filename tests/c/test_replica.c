@@ -220,7 +220,7 @@ static void absence_needs_in_sync_word(void) {
 
 /* P3: answers of a store that may have lost records do not count towards a level, even where one
  * answer is all that the level asks for. */
-static void unsure_answers_count_for_no_level(void) {
+static void answers_out_of_sync_count_for_no_level(void) {
     setup_without(2, 1, 2);
     char key[] = "a";
     while (place(key, 0) != 0) key[0]++;
@@ -369,7 +369,7 @@ static const check_test tests[] = {
     CHECK_TEST(miss_costs_one_attempt_at_most),
     CHECK_TEST(get_passes_over_a_dead_owner),
     CHECK_TEST(absence_needs_in_sync_word),
-    CHECK_TEST(unsure_answers_count_for_no_level),
+    CHECK_TEST(answers_out_of_sync_count_for_no_level),
     CHECK_TEST(quorum_read_returns_newest),
     CHECK_TEST(quorum_read_never_settles_for_less),
     CHECK_TEST(tombstone_hides_older_value),

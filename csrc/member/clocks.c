@@ -1,0 +1,48 @@
+#include <stdlib.h>
+
+#include "member/internal.h"
+
+#define OFFSET_MAX_MS (INT64_C(1) << 40) /* whatever is further off counts as this */
+
+static int64_t clamp(int64_t value, int64_t most) {
+    return value < -most ? -most : value > most ? most : value;
+}
+
+bool dkv_peers_is_off(const peer *p) {
+    return llabs(p->offset_ms) > DKV_DRIFT_MAX_MS;
+}
+
+/* More than half of all that were compared, this node among them, see it off: with two nodes
+ * nobody can tell whose clock is wrong. */
+static void compare_clocks(dkv_peers *peers, const dkv_moment *at) {
+    unsigned known = 1, off = 0;
+    for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
+        const peer *p = &peers->all[i];
+        known += p->sampled;
+        off += p->sampled && dkv_peers_is_off(p);
+    }
+    bool clock_off = off * 2 > known;
+    if (clock_off != peers->clock_off) {
+        at->effects->log(at->effects->user, clock_off ? DKV_LOG_ERROR : DKV_LOG_INFO,
+                         clock_off
+                             ? "this node's clock is more than 500 ms off the majority of its "
+                               "peers: it coordinates no writes until the clock is right"
+                             : "this node's clock agrees with its peers again");
+    }
+    peers->clock_off = clock_off;
+}
+
+void dkv_peers_sample_clock(dkv_peers *peers, const dkv_moment *at, uint16_t index,
+                            uint64_t wall_ms, int64_t asked_ns) {
+    peer *p = &peers->all[index];
+    int64_t round_trip_ms = (at->now_ns - asked_ns) / 1000000;
+    p->sampled_ns = at->now_ns;
+    if (round_trip_ms > DKV_DRIFT_MAX_MS / 2) return;
+    p->sampled = true;
+    p->offset_ms = clamp((int64_t)(wall_ms - at->wall_ms), OFFSET_MAX_MS) + round_trip_ms / 2;
+    compare_clocks(peers, at);
+}
+
+bool dkv_peers_clock_off(const dkv_peers *peers) {
+    return peers->clock_off;
+}
