@@ -15,13 +15,7 @@ bool dkv_peers_is_off(const peer *p) {
 /* More than half of all that were compared, this node among them, see it off: with two nodes
  * nobody can tell whose clock is wrong. */
 static void compare_clocks(dkv_peers *peers, const dkv_moment *at) {
-    unsigned known = 1, off = 0;
-    for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
-        const peer *p = &peers->all[i];
-        known += p->sampled;
-        off += p->sampled && dkv_peers_is_off(p);
-    }
-    bool clock_off = off * 2 > known;
+    bool clock_off = peers->n_off * 2 > peers->n_sampled + 1;
     if (clock_off != peers->clock_off) {
         at->effects->log(at->effects->user, clock_off ? DKV_LOG_ERROR : DKV_LOG_INFO,
                          clock_off
@@ -38,8 +32,11 @@ void dkv_peers_sample_clock(dkv_peers *peers, const dkv_moment *at, uint16_t ind
     int64_t round_trip_ms = (at->now_ns - asked_ns) / 1000000;
     p->sampled_ns = at->now_ns;
     if (round_trip_ms > DKV_DRIFT_MAX_MS / 2) return;
+    peers->n_sampled += !p->sampled;
+    peers->n_off -= p->sampled && dkv_peers_is_off(p);
     p->sampled = true;
     p->offset_ms = clamp((int64_t)(wall_ms - at->wall_ms), OFFSET_MAX_MS) + round_trip_ms / 2;
+    peers->n_off += dkv_peers_is_off(p);
     compare_clocks(peers, at);
 }
 

@@ -43,7 +43,9 @@ struct dkv_peers {
     uint64_t map_digest; /* of options.map: it takes long for a large one */
     uint64_t links_opened;
     uint64_t durable_changes;
-    int64_t next_ns; /* no timer is due before */
+    int64_t next_ns;    /* no timer is due before */
+    unsigned n_sampled; /* peers whose clocks were compared with ours */
+    unsigned n_off;     /* those of them that are off */
     bool clock_off;
 };
 

@@ -6,7 +6,8 @@
 #include "replica/replica.h"
 
 struct dkv_node {
-    dkv_ring *ring;
+    dkv_ring *own_ring; /* NULL: `ring` is borrowed */
+    const dkv_ring *ring;
     dkv_store *store;
     dkv_trust trust;
     dkv_peers *peers;
@@ -70,12 +71,14 @@ static int make_replica(dkv_node *node, uint16_t self, dkv_timing timing) {
 
 int dkv_node_new(const dkv_node_options *options, dkv_node **out) {
     dkv_timing timing = dkv_timing_or_default(options->timing);
-    int self = dkv_cluster_map_find(options->map, options->id);
+    const dkv_cluster_map *map = options->ring ? dkv_ring_map(options->ring) : options->map;
+    int self = dkv_cluster_map_find(map, options->id);
     if (self < 0) return DKV_ERR_INVALID;
     dkv_node *node = calloc(1, sizeof *node);
     if (!node) return DKV_ERR_NO_MEMORY;
-    int err = dkv_ring_new(options->map, &node->ring);
+    int err = options->ring ? DKV_OK : dkv_ring_new(map, &node->own_ring);
     if (err) goto fail;
+    node->ring = options->ring ? options->ring : node->own_ring;
     node->store = options->store;
     err = dkv_trust_init(&node->trust, dkv_ring_map(node->ring), (uint16_t)self,
                          dkv_store_id(node->store), dkv_store_facts(node->store));
@@ -102,7 +105,7 @@ void dkv_node_del(dkv_node *node) {
     dkv_peers_del(node->peers);
     dkv_trust_free(&node->trust);
     dkv_store_del(node->store);
-    dkv_ring_del(node->ring);
+    dkv_ring_del(node->own_ring);
     free(node);
 }
 

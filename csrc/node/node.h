@@ -50,7 +50,8 @@ typedef struct dkv_event {
 } dkv_event;
 
 typedef struct dkv_node_options {
-    const dkv_cluster_map *map; /* copied */
+    const dkv_cluster_map *map; /* copied; unused if there is a `ring` */
+    const dkv_ring *ring;       /* borrows, so that many nodes can share one; NULL: made of `map` */
     const char *id;             /* which member this node is */
     dkv_store *store;           /* open; taken on success */
     uint64_t seed;

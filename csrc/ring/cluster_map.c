@@ -257,6 +257,7 @@ static uint64_t mix_number(uint64_t hash, uint64_t number) {
 }
 
 uint64_t dkv_cluster_map_digest(const dkv_cluster_map *map) {
+    if (map->digest) return map->digest;
     uint64_t hash = mix_text(0, map->cluster);
     hash = mix_number(hash, map->epoch);
     hash = mix_number(hash, map->replication);

@@ -46,6 +46,8 @@ typedef struct dkv_cluster_map {
     uint8_t replication; /* N, 1..DKV_REPLICATION_MAX and at most the number of members */
     uint16_t n_members;
     dkv_member *members; /* ascending by id */
+    uint64_t digest;     /* what dkv_cluster_map_digest gives, in the map of a ring, which does not
+                            change any more; else 0: it is computed in each call */
 } dkv_cluster_map;
 
 /* Makes an empty map with a copy of `cluster`. *out is owned by the caller. INVALID for a name

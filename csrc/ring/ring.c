@@ -191,6 +191,7 @@ int dkv_ring_new(const dkv_cluster_map *map, dkv_ring **out) {
     dkv_ring *ring = calloc(1, sizeof *ring);
     if (!ring) return DKV_ERR_NO_MEMORY;
     err = dkv_cluster_map_clone(map, &ring->map);
+    if (!err) ring->map->digest = dkv_cluster_map_digest(ring->map);
     if (!err) err = build_intervals(ring);
     if (err) {
         dkv_ring_del(ring);

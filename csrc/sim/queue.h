@@ -1,5 +1,5 @@
 /* The simulator's future: everything that is going to happen, in order of time and, at one time,
- * in the order in which it was asked for. A binary min-heap of events by value. */
+ * in the order in which it was asked for. A min-heap of events by value. */
 #ifndef DKV_SIM_QUEUE_H
 #define DKV_SIM_QUEUE_H
 

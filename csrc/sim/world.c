@@ -319,7 +319,7 @@ int dkv_world_start(dkv_world *world, uint16_t node) {
     dkv_store *store = NULL;
     int err = dkv_sim_open_store(sn, &store);
     if (err) return err;
-    dkv_node_options options = {.map = world->map,
+    dkv_node_options options = {.ring = world->ring,
                                 .id = world->map->members[node].id,
                                 .store = store,
                                 .seed = dkv_rand_next(&world->rand),
