@@ -6,6 +6,7 @@
 #   make lint     layout, style, types, clang-tidy      make format   lays the code out
 #   make ctests   the C tests alone                     make test-asan, test-tsan: under a sanitizer
 #   make soak     long randomised simulation            make clean    removes what was built
+#   make wheel    dist/dkv-*.whl, which needs nothing but Python 3.11 or later and glibc 2.36
 #   make bench    dkv beside Redis, etcd and memcached, in one run (some minutes)
 #   make bench-check BASE=rev    this tree beside another commit: fails if it costs more CPU
 #
@@ -17,6 +18,7 @@ SEEDS ?= 1000
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 BASE ?= HEAD
+DIST ?= dist
 # What .venv holds depends on these; another hash means that it has to be brought up to date.
 STAMP := .venv/.dkv-$(shell (cat pyproject.toml; echo $(CURDIR)) | sha256sum | cut -c1-16)
 
@@ -80,6 +82,17 @@ bench: build
 
 bench-check: build
 	@$(PY) tests/bench/check.py --base $(BASE) $(BENCH_ARGS)
+
+# auditwheel bundles the shared libraries; it looks for patchelf on the path.
+.PHONY: wheel
+wheel: build
+	@rm -rf build/wheel && mkdir -p $(DIST)
+	@$(PY) -m pip wheel -q --no-deps --no-build-isolation --no-index -w build/wheel .
+	@rm -f $(DIST)/dkv-*.whl
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m auditwheel repair --strip -w $(DIST) \
+	    --plat manylinux_2_36_$$(uname -m) build/wheel/dkv-*.whl 2>build/wheel/log || \
+	    { cat build/wheel/log; exit 1; }
+	@ls -sh $(DIST)/dkv-*.whl
 
 soak: build
 	@echo "simulating $(SEEDS) seeds"
