@@ -72,6 +72,13 @@ static void stop(dkv_merge *merge) {
     merge->scan = (dkv_scan){0};
 }
 
+/* The segment stays as it is until the next start. */
+static void leave_alone(dkv_merge *merge, dkv_segment *segment) {
+    segment->unreadable = true;
+    merge->unreadable_bytes += segment->end;
+    if (segment == merge->victim) stop(merge);
+}
+
 /* Loses every record that the index still sees in the segment: the scan did not find them. This
  * walks the whole index, but only after damage. */
 static void lose_rest(dkv_store *store, const dkv_segment *segment) {
@@ -101,8 +108,7 @@ static dkv_disk_job *read_piece(dkv_merge *merge) {
     uint8_t *to;
     uint32_t offset;
     if (dkv_scan_room(&merge->scan, DKV_MERGE_PIECE_BYTES, &to, &offset, &merge->read_asked)) {
-        stop(merge);
-        return NULL;
+        return NULL; /* without memory: with the next call */
     }
     merge->credit -= merge->credit < merge->read_asked ? merge->credit : merge->read_asked;
     merge->read_out = true;
@@ -128,8 +134,11 @@ static dkv_disk_job *next_read(dkv_store *store) {
         if (item == DKV_SCAN_END) {
             lose_rest(store, merge->victim);
             stop(merge);
-        } else if (item < 0 || (item == DKV_SCAN_RECORD && move_if_live(store, &record))) {
-            stop(merge); /* without memory or with a full disk: another time */
+        } else if (item < 0) {
+            leave_alone(merge, merge->victim);
+        } else if (item == DKV_SCAN_RECORD && move_if_live(store, &record)) {
+            dkv_scan_back(&merge->scan); /* without memory: the same record with the next call */
+            return NULL;
         }
     }
     return NULL;
@@ -139,9 +148,7 @@ static void read_done(dkv_merge *merge) {
     merge->read_out = false;
     merge->victim->reads_out--;
     if (merge->read_job.err) {
-        merge->victim->unreadable = true;
-        merge->unreadable_bytes += merge->victim->end;
-        stop(merge);
+        leave_alone(merge, merge->victim);
     } else {
         dkv_scan_filled(&merge->scan, merge->read_asked, merge->read_job.done_bytes);
     }
@@ -191,15 +198,20 @@ static void remove_done(dkv_store *store) {
     dkv_segment *segment = merge->removing;
     merge->removing = NULL;
     if (merge->remove_job.err && merge->remove_job.err != DKV_ERR_NOT_FOUND) {
-        segment->unreadable = true;
-        merge->unreadable_bytes += segment->end;
+        leave_alone(merge, segment);
         return;
     }
     dkv_segments_drop(&store->segments, segment);
     dkv_store_retry(store);
 }
 
+/* A victim that has died meanwhile need not be read to its end, which a full disk might prevent. */
+static void let_go_of_dead_victim(dkv_merge *merge) {
+    if (merge->victim && merge->victim->live_bytes == 0 && !merge->read_out) stop(merge);
+}
+
 dkv_disk_job *dkv_merge_next_job(dkv_store *store) {
+    let_go_of_dead_victim(&store->merge);
     dkv_disk_job *job = next_remove(store);
     return job ? job : next_read(store);
 }

@@ -64,6 +64,10 @@ int dkv_scan_next(dkv_scan *scan, dkv_log_record *record) {
     }
 }
 
+void dkv_scan_back(dkv_scan *scan) {
+    scan->at.offset = scan->item_at;
+}
+
 int dkv_scan_room(dkv_scan *scan, uint32_t max, uint8_t **data, uint32_t *offset, uint32_t *len) {
     uint32_t done = scan->at.offset - scan->window_at;
     assert(done <= scan->window.len);

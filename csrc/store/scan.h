@@ -35,6 +35,9 @@ void dkv_scan_free(dkv_scan *scan);
 /* A dkv_scan_item, or PROTOCOL: a valid record that this program does not know. */
 int dkv_scan_next(dkv_scan *scan, dkv_log_record *record);
 
+/* The record that dkv_scan_next has just given comes again with the next call. */
+void dkv_scan_back(dkv_scan *scan);
+
 /* After NEED: where to read (`offset` in the segment) how much (at most `max`) to. NO_MEMORY. */
 int dkv_scan_room(dkv_scan *scan, uint32_t max, uint8_t **data, uint32_t *offset, uint32_t *len);
 

@@ -19,7 +19,7 @@ typedef struct dkv_segment {
     bool dir_synced;
     bool sealed;              /* takes no more records */
     bool damaged;             /* recovery met damage in it: merged first */
-    bool unreadable;          /* a merge READ failed: left alone until the next start */
+    bool unreadable;          /* merge cannot read or remove it: left alone until the next start */
     uint64_t base;            /* log position of its first byte, see append.h */
     struct dkv_segment *next; /* appended after this one, as long as this one is not durable */
 
