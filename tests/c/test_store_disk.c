@@ -1,9 +1,11 @@
 /* The store on real files. Without a mode it runs its own tests in a fresh directory below TMPDIR;
  * tests/store/test_real_disk.py uses the modes:
  *
- *     test_store_disk write DIR     applies records without end, prints "NUMBER\n" when one is
+ *     test_store_disk write DIR [KEYS]
+ *                                   applies records without end, prints "NUMBER\n" when one is
  *                                   confirmed; says "full" when the disk is and goes on
- *     test_store_disk verify DIR    reads such numbers from standard input, opens the store and
+ *     test_store_disk verify DIR [KEYS]
+ *                                   reads such numbers from standard input, opens the store and
  *                                   compares; prints what the opening found
  *     test_store_disk opening DIR [RECORDS]
  *                                   prints how long opening takes after a kill and a clean stop
@@ -24,7 +26,9 @@
 #include "model/request.h"
 #include "store/store.h"
 
-#define KEYS 2000u
+#define KEYS_MAX 40000u
+
+static uint64_t n_keys = 2000;
 
 /* ---- a store on a directory ---- */
 
@@ -114,7 +118,7 @@ static void settle(place *p) {
 
 static uint64_t key_of(uint64_t number) {
     dkv_rand rand = {number};
-    return dkv_rand_below(&rand, KEYS);
+    return dkv_rand_below(&rand, n_keys);
 }
 
 static dkv_slice key_bytes(uint64_t key, char text[32]) {
@@ -186,7 +190,7 @@ static int mode_write(place *p) {
 }
 
 /* The newest confirmed number of each key. */
-static void read_confirmed(uint64_t newest[KEYS]) {
+static void read_confirmed(uint64_t newest[KEYS_MAX]) {
     char line[64];
     while (fgets(line, sizeof line, stdin)) {
         uint64_t number = strtoull(line, NULL, 10);
@@ -216,7 +220,7 @@ static bool verify_key(place *p, uint64_t key, uint64_t least) {
 }
 
 static int mode_verify(place *p) {
-    static uint64_t newest[KEYS];
+    static uint64_t newest[KEYS_MAX];
     char why[DKV_DETAIL_MAX];
     int failures = 0;
     read_confirmed(newest);
@@ -224,7 +228,7 @@ static int mode_verify(place *p) {
         fprintf(stderr, "%s\n", why);
         return 1;
     }
-    for (uint64_t key = 0; key < KEYS; key++) {
+    for (uint64_t key = 0; key < n_keys; key++) {
         if (verify_key(p, key, newest[key])) continue;
         fprintf(stderr, "key %" PRIu64 ": confirmed write %" PRIu64 " is lost\n", key, newest[key]);
         failures++;
@@ -420,10 +424,10 @@ static void apply_many(place *p, uint64_t from, uint64_t to) {
 }
 
 static void check_all(place *p, uint64_t upto) {
-    static uint64_t newest[KEYS];
+    static uint64_t newest[KEYS_MAX];
     memset(newest, 0, sizeof newest);
     for (uint64_t number = 1; number <= upto; number++) newest[key_of(number)] = number;
-    for (uint64_t key = 0; key < KEYS; key++) CHECK(verify_key(p, key, newest[key]));
+    for (uint64_t key = 0; key < n_keys; key++) CHECK(verify_key(p, key, newest[key]));
 }
 
 /* Writes until merge has moved something: how soon it does depends on how fast the disk answers.
@@ -581,7 +585,7 @@ static void slow_reads_come_back(void) {
     for (uint64_t number = 3001; number <= 8000; number++) {
         int err = apply_number(p, number);
         CHECK(err == DKV_OK || err == DKV_ERR_BUSY);
-        dkv_slice key = key_bytes(number * 31 % KEYS, text);
+        dkv_slice key = key_bytes(number * 31 % n_keys, text);
         if (dkv_store_read(p->store, key, dkv_hash_key(key), number) == DKV_OK) reads++;
         if (number % 8 == 0) turn(p);
         if (number % 512 == 0) settle(p);
@@ -593,10 +597,36 @@ static void slow_reads_come_back(void) {
     remove_place(p);
 }
 
+static void no_wake(void *user) {
+    (void)user;
+}
+
+/* Where files are memory anyway, reads are performed at once, not by the disk's thread. */
+static void reads_of_memory_are_immediate(void) {
+    char path[] = "/dev/shm/dkv-test-XXXXXX", command[64], why[DKV_DETAIL_MAX];
+    uint8_t bytes[16] = "in memory", back[16];
+    dkv_disk_file file = {.kind = DKV_FILE_SEGMENT, .number = 1};
+    dkv_disk_job create = {.op = DKV_DISK_CREATE, .file = file};
+    dkv_disk_job write = {.op = DKV_DISK_WRITE, .file = file, .len_bytes = 16, .data = bytes};
+    dkv_disk_job read = {.op = DKV_DISK_READ, .file = file, .len_bytes = 16, .data = back};
+    dkv_disk *disk;
+    CHECK(mkdtemp(path) && dkv_disk_open(path, no_wake, NULL, &disk, why) == DKV_OK);
+    CHECK(dkv_disk_run_now(disk, &create) == DKV_OK && dkv_disk_run_now(disk, &write) == DKV_OK);
+    CHECK(dkv_disk_submit(disk, &read) && read.err == DKV_OK && read.done_bytes == 16);
+    CHECK(memcmp(bytes, back, sizeof bytes) == 0);
+    dkv_disk_del(disk);
+    snprintf(command, sizeof command, "rm -rf '%s'", path);
+    CHECK(system(command) == 0);
+}
+
 static const check_test tests[] = {
-    CHECK_TEST(keeps_everything),     CHECK_TEST(directory_is_locked),
-    CHECK_TEST(file_is_no_directory), CHECK_TEST(directory_is_made),
-    CHECK_TEST(failed_sync_stops),    CHECK_TEST(full_disk_recovers),
+    CHECK_TEST(reads_of_memory_are_immediate),
+    CHECK_TEST(keeps_everything),
+    CHECK_TEST(directory_is_locked),
+    CHECK_TEST(file_is_no_directory),
+    CHECK_TEST(directory_is_made),
+    CHECK_TEST(failed_sync_stops),
+    CHECK_TEST(full_disk_recovers),
     CHECK_TEST(slow_reads_come_back),
 };
 
@@ -605,11 +635,13 @@ int main(int argc, char **argv) {
     if (!has_mode) return check_main(tests, sizeof tests / sizeof *tests, argc, argv);
     place *p = &the_place;
     snprintf(p->path, sizeof p->path, "%s", argv[2]);
+    uint64_t count = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+    if (count > 0 && count <= KEYS_MAX) n_keys = count;
     if (strcmp(argv[1], "write") == 0) return mode_write(p);
     if (strcmp(argv[1], "verify") == 0) return mode_verify(p);
     bool only_opening = strcmp(argv[1], "opening") == 0;
     if (only_opening || strcmp(argv[1], "measure") == 0) {
-        return mode_measure(p, argc > 3 ? strtoull(argv[3], NULL, 10) : 1000000, only_opening);
+        return mode_measure(p, count ? count : 1000000, only_opening);
     }
     return check_main(tests, sizeof tests / sizeof *tests, argc, argv);
 }

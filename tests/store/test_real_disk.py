@@ -12,8 +12,10 @@ import pytest
 import support
 
 KILLS = 50
-DISK_MIB = 24
-BALLAST_MIB = 8
+# What is alive of so many keys, about 24 MiB, does not fit beside the ballast, however fast merge is.
+FULL_KEYS = 20000
+DISK_MIB = 80
+BALLAST_MIB = 64
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ FULL_DISK = """
 set -e
 mount -t tmpfs -o size={disk}m tmpfs "$2" || exit 77
 head -c {ballast}M /dev/zero > "$2/ballast"
-"$1" write "$2/store" > "$3" &
+"$1" write "$2/store" {keys} > "$3" &
 writer=$!
 for i in $(seq 600); do grep -q full "$3" && break; sleep 0.05; done
 grep -q full "$3" || {{ echo "the disk did not become full"; exit 1; }}
@@ -64,7 +66,7 @@ after=$(wc -l < "$3")
 [ $after -gt $((before + 500)) ] || {{ echo "no more confirmations: $before, $after"; exit 1; }}
 kill -9 $writer
 wait $writer || true
-"$1" verify "$2/store" < "$3"
+"$1" verify "$2/store" {keys} < "$3"
 """
 
 
@@ -74,7 +76,7 @@ def test_a_full_disk_refuses_and_recovers(program, tmp_path):
     if not shutil.which("unshare"):
         pytest.skip("no unshare(1) to mount a small file system with")
     (tmp_path / "disk").mkdir()
-    script = FULL_DISK.format(disk=DISK_MIB, ballast=BALLAST_MIB)
+    script = FULL_DISK.format(disk=DISK_MIB, ballast=BALLAST_MIB, keys=FULL_KEYS)
     command = ["unshare", "--mount", "--user", "--map-root-user", "sh", "-c", script, "sh"]
     done = subprocess.run(
         [*command, program.resolve(), tmp_path / "disk", tmp_path / "confirmed"],
