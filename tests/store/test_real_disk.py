@@ -12,7 +12,8 @@ import pytest
 import support
 
 KILLS = 50
-# What is alive of so many keys, about 24 MiB, does not fit beside the ballast, however fast merge is.
+# What is alive of so many keys, about 24 MiB, does not fit beside the ballast: so the disk becomes
+# full however fast merge is.
 FULL_KEYS = 20000
 DISK_MIB = 80
 BALLAST_MIB = 64
