@@ -312,8 +312,8 @@ static bool submit_slow(dkv_disk *disk, worker *to, dkv_open_file *file, dkv_dis
     if (file) file->jobs_out++;
     pthread_mutex_lock(&disk->lock);
     enqueue(&to->queue, item);
-    pthread_cond_signal(&to->work);
     pthread_mutex_unlock(&disk->lock);
+    pthread_cond_signal(&to->work); /* no sooner: the thread would wake up to a taken lock */
     return false;
 }
 
