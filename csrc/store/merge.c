@@ -13,13 +13,14 @@ void dkv_merge_pay(dkv_merge *merge, uint64_t bytes) {
     if (merge->credit > DKV_MERGE_CREDIT_MAX) merge->credit = DKV_MERGE_CREDIT_MAX;
 }
 
-bool dkv_store_merge_is_behind(const dkv_store *store) {
+bool dkv_store_merge_is_behind(const dkv_store *store, unsigned slack) {
     const dkv_segments *segments = &store->segments;
     uint64_t segment = store->append.segment_bytes;
     if (segment < DKV_LOG_RECORD_MAX) segment = DKV_LOG_RECORD_MAX;
     uint64_t log = segments->log_bytes - store->merge.unreadable_bytes;
-    return log >
-           DKV_MERGE_BEHIND_FACTOR * segments->live_bytes + DKV_MERGE_BEHIND_SEGMENTS * segment;
+    uint64_t most =
+        DKV_MERGE_BEHIND_FACTOR * segments->live_bytes + DKV_MERGE_BEHIND_SEGMENTS * segment;
+    return log > most * slack;
 }
 
 /* True if everything in the segment is durable, and nothing comes to it. */
@@ -51,7 +52,7 @@ static bool may_read(const dkv_store *store) {
     const dkv_append *append = &store->append;
     if (append->full) return false;
     if (append->appended - append->durable > store->unsynced_max_bytes / 2) return false;
-    return store->merge.credit >= DKV_MERGE_PIECE_BYTES || dkv_store_merge_is_behind(store);
+    return store->merge.credit >= DKV_MERGE_PIECE_BYTES || dkv_store_merge_is_behind(store, 1);
 }
 
 static void begin(dkv_store *store) {

@@ -82,16 +82,25 @@ static int check_record(const dkv_record *record) {
     return dkv_version_is_none(record->version) ? DKV_ERR_INVALID : DKV_OK;
 }
 
+/* Who has asked dkv_store_admits before must not be refused for what others have begun since. */
+#define APPLY_SLACK 2u
+
 static uint64_t unsynced_bytes(const dkv_store *store) {
     return store->append.appended - store->append.durable;
 }
 
-int dkv_store_admits(const dkv_store *store, size_t record_bytes) {
+/* 0 if there is room for a record. `slack` times what the limits are for new writes. */
+static int check_room(const dkv_store *store, size_t record_bytes, unsigned slack) {
     uint64_t unsynced = unsynced_bytes(store);
+    uint64_t most = store->unsynced_max_bytes * slack;
     if (store->append.failed || store->meta.failed) return DKV_ERR_IO;
     if (store->append.full) return DKV_ERR_NO_SPACE;
-    if (unsynced > 0 && unsynced + record_bytes > store->unsynced_max_bytes) return DKV_ERR_BUSY;
-    return dkv_store_merge_is_behind(store) ? DKV_ERR_BUSY : DKV_OK;
+    if (unsynced > 0 && unsynced + record_bytes > most) return DKV_ERR_BUSY;
+    return dkv_store_merge_is_behind(store, slack) ? DKV_ERR_BUSY : DKV_OK;
+}
+
+int dkv_store_admits(const dkv_store *store, size_t record_bytes) {
+    return check_room(store, record_bytes, 1);
 }
 
 /* The same version must be the same write. What can be told without reading is told. */
@@ -104,7 +113,7 @@ int dkv_store_apply(dkv_store *store, const dkv_record *record, uint64_t cookie)
     int err = check_record(record);
     if (err) return err;
     uint32_t len = dkv_log_length(record->key.len, record->value.len);
-    err = dkv_store_admits(store, len);
+    err = check_room(store, len, APPLY_SLACK);
     if (err) return err;
     err = dkv_append_reserve_waiter(&store->append);
     if (err) return err;

@@ -37,7 +37,7 @@ typedef struct dkv_store_options {
     const char *node_id;    /* likewise */
     uint64_t new_store_id;  /* random, not 0: the store id if the directory is new */
     uint32_t segment_bytes; /* a segment is sealed at this size; 0 = 64 MiB; at least 64 KiB */
-    uint64_t unsynced_max_bytes; /* applied, not yet synced; more is refused as BUSY; 0 = 64 MiB */
+    uint64_t unsynced_max_bytes; /* applied, not yet synced; see admits; 0 = 64 MiB */
     dkv_durability durability;
     uint32_t interval_ms; /* with INTERVAL, from 1 to DKV_INTERVAL_MAX_MS; else unused */
 } dkv_store_options;
@@ -80,7 +80,9 @@ uint64_t dkv_store_id(const dkv_store *store);
  * nothing happens and no event comes. */
 int dkv_store_apply(dkv_store *store, const dkv_record *record, uint64_t cookie);
 
-/* 0 if an apply of a record of this size would be taken now, else BUSY or NO_SPACE. */
+/* 0 if a new write of a record of this size may be begun now, else BUSY or NO_SPACE. Apply itself
+ * is BUSY only at twice these limits: a write that has been begun at several nodes should not fail
+ * half-way because others were begun meanwhile. */
 int dkv_store_admits(const dkv_store *store, size_t record_bytes);
 
 /* There may be space again: what found none is tried once more. Call from time to time (a second

@@ -36,7 +36,8 @@ void dkv_store_lose(dkv_store *store, const dkv_index_entry *entry);
 /* Appends a live record of a segment that is being merged, and moves its index entry there. */
 int dkv_store_move(dkv_store *store, const dkv_index_entry *entry, const dkv_log_record *record);
 
-/* BUSY while merge is so far behind that dead records could fill the disk. */
-bool dkv_store_merge_is_behind(const dkv_store *store);
+/* True while merge is so far behind that dead records could fill the disk: at `slack` times the
+ * limits of merge.h. */
+bool dkv_store_merge_is_behind(const dkv_store *store, unsigned slack);
 
 #endif
