@@ -8,7 +8,7 @@ from that as well, so `except KeyError` and `except TimeoutError` work as one ex
 ...     dkv.Ring(["n1"], replication=1).owner("")
 ... except ValueError as error:
 ...     print(f"{error.code}: {error}")
-INVALID: a key must have 1 to 1024 bytes, not 0
+INVALID: a key must have 1 to 1,024 bytes, not 0
 """
 
 import builtins

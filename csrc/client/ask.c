@@ -10,6 +10,20 @@
 
 #define SEEDS_MAX 64u
 
+const char *dkv_client_plain(const char *detail) {
+    static const char *const wordy[] = {"failed to connect to all addresses",
+                                        "DNS resolution failed"};
+    if (strncmp(detail, "recvmsg:", 8) == 0 || strncmp(detail, "sendmsg:", 8) == 0)
+        return detail + 8;
+    if (strcmp(detail, "Socket closed") == 0) return "the connection was closed";
+    for (size_t i = 0; i < sizeof wordy / sizeof *wordy; i++) {
+        if (strncmp(detail, wordy[i], strlen(wordy[i])) != 0) continue;
+        for (const char *next; (next = strstr(detail, ": ")); detail = next + 2) {
+        }
+    }
+    return detail;
+}
+
 typedef struct ask {
     waiter *waiter; /* NULL: nobody waits any more */
     bool done;
@@ -31,7 +45,8 @@ static void on_answer(void *user, int err, const char *detail, dkv_slice bytes) 
     }
     a->done = true;
     a->err = err ? err : dkv_buf_append(&a->reply, bytes);
-    snprintf(a->detail, sizeof a->detail, "%s", *detail ? detail : dkv_err_sentence(a->err));
+    snprintf(a->detail, sizeof a->detail, "%s",
+             *detail ? dkv_client_plain(detail) : dkv_err_sentence(a->err));
     dkv_client_waiter_tick(a->waiter);
 }
 
@@ -98,7 +113,9 @@ typedef struct seeds {
 static int check_address(const char *address, char *why) {
     dkv_member probe = {.id = "seed", .address = (char *)address};
     if (*address && dkv_member_check(&probe, NULL, 0) == DKV_OK) return DKV_OK;
-    snprintf(why, DKV_DETAIL_MAX, "\"%s\" is not an address of the form host:port", address);
+    snprintf(why, DKV_DETAIL_MAX,
+             "\"%.128s\" is not an address of the form host:port, with a port of 1 to 65,535",
+             address);
     return DKV_ERR_INVALID;
 }
 
@@ -116,7 +133,7 @@ static int parse_seeds(const char *text, seeds *out, char *why) {
     size_t n = 1;
     for (const char *c = text; *c; c++) n += *c == ',';
     if (n > SEEDS_MAX) {
-        snprintf(why, DKV_DETAIL_MAX, "%zu seeds, allowed are at most %u", n, SEEDS_MAX);
+        snprintf(why, DKV_DETAIL_MAX, "%zu addresses to connect to; at most %u", n, SEEDS_MAX);
         return DKV_ERR_INVALID;
     }
     seed *all = calloc(n, sizeof *all);
@@ -175,14 +192,17 @@ static const seed *find_answer(seeds *s) {
 }
 
 static int nobody_answered(const seeds *s, char *why) {
-    size_t len = (size_t)snprintf(why, DKV_DETAIL_MAX, "no seed answers");
-    for (size_t i = 0; i < s->asked && len < DKV_DETAIL_MAX; i++) {
+    dkv_phrases said;
+    int len = snprintf(why, DKV_DETAIL_MAX, "no node answered: ");
+    dkv_phrases_init(&said, why + len, DKV_DETAIL_MAX - (size_t)len, "; ");
+    for (size_t i = 0; i < s->asked; i++) {
         const seed *one = &s->all[i];
-        const char *reason = !one->err  ? "silent"
+        char text[DKV_ADDRESS_MAX + DKV_DETAIL_MAX];
+        const char *reason = !one->err  ? "it is silent"
                              : one->ask ? one->ask->detail
                                         : dkv_err_sentence(one->err);
-        len += (size_t)snprintf(why + len, DKV_DETAIL_MAX - len, "%s%s: %s", i ? "; " : ": ",
-                                one->address, reason);
+        snprintf(text, sizeof text, "%s: %s", one->address, reason);
+        dkv_phrases_add(&said, text);
     }
     return DKV_ERR_UNAVAILABLE;
 }

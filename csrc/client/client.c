@@ -24,8 +24,8 @@ static int make_targets(dkv_client *client) {
 
 static int check_options(const dkv_client_options *options, char *why) {
     if (options->timeout_ms <= DKV_TIMEOUT_MAX_MS) return DKV_OK;
-    snprintf(why, DKV_DETAIL_MAX, "the timeout is %u ms, allowed are at most %u",
-             options->timeout_ms, DKV_TIMEOUT_MAX_MS);
+    snprintf(why, DKV_DETAIL_MAX, "a timeout has at most %u milliseconds, not %u",
+             DKV_TIMEOUT_MAX_MS, options->timeout_ms);
     return DKV_ERR_INVALID;
 }
 
@@ -140,7 +140,7 @@ static int batch_start(dkv_client *client, batch *b) {
     list_add(&client->unsettled, &b->unsettled);
     for (size_t i = 0; i < b->n; i++) {
         flight *f = &b->flights[i];
-        if (f->err) dkv_client_flight_fail(client, f, f->err, "");
+        if (f->err) dkv_client_flight_refuse(client, f);
     }
     dkv_client_settle(client);
     pthread_mutex_unlock(&client->mutex);

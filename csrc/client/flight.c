@@ -7,6 +7,7 @@
  * A write is sent to one coordinator. As long as it has not left (no connection, or a full one that
  * turned silent), another may be chosen. Once it has left, only an answer can tell what became of
  * it; without one its outcome is unknown, and nothing is sent again. */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,10 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "client/internal.h"
+
+/* What stands around the list of what was said, at most. */
+#define FRAME_READ_MAX 32u
+#define FRAME_WRITE_MAX 128u
 
 static bool is_read(const flight *f) {
     return f->op->request.op == DKV_OP_GET;
@@ -56,12 +61,6 @@ static void finish(dkv_client *client, flight *f) {
     }
 }
 
-static void append_text(dkv_client_op *op, const char *text) {
-    size_t len = strlen(op->detail);
-    if (!*text) return;
-    snprintf(op->detail + len, sizeof op->detail - len, "%s%s", len ? "; " : "", text);
-}
-
 /* A write of which something has left may have been applied; any other certainly has not. */
 static dkv_outcome outcome_of(const flight *f) {
     if (is_read(f)) return DKV_OUTCOME_NONE;
@@ -71,15 +70,44 @@ static dkv_outcome outcome_of(const flight *f) {
     return DKV_OUTCOME_NOT_APPLIED;
 }
 
+static const char *verb(const flight *f) {
+    return is_read(f) ? "get" : f->op->request.op == DKV_OP_PUT ? "put" : "delete";
+}
+
+/* Makes a sentence of what was said of the replicas: what happened, and what to do next. */
+static void tell(flight *f, dkv_outcome outcome) {
+    char *detail = f->op->detail, before[48], after[80], told[2 * DKV_DETAIL_MAX];
+    if (outcome == DKV_OUTCOME_UNKNOWN) {
+        snprintf(before, sizeof before, "the outcome of the %s is unknown: ", verb(f));
+        snprintf(after, sizeof after, "; %s", DKV_ADVICE_UNKNOWN);
+    } else if (outcome == DKV_OUTCOME_NOT_APPLIED) {
+        snprintf(before, sizeof before, "the %s was not sent: ", verb(f));
+        snprintf(after, sizeof after, "; nothing was written");
+    } else {
+        snprintf(before, sizeof before, "the %s failed: ", verb(f));
+        after[0] = 0;
+    }
+    int len = snprintf(told, sizeof told, "%s%s%s", before, detail, after);
+    assert(len < (int)DKV_DETAIL_MAX); /* FRAME_READ_MAX, FRAME_WRITE_MAX */
+    memcpy(detail, told, (size_t)len + 1);
+}
+
 static void fail_with(dkv_client *client, flight *f, int err, dkv_outcome outcome) {
     f->op->err = err;
     f->op->outcome = outcome;
+    tell(f, outcome);
     finish(client, f);
 }
 
-void dkv_client_flight_fail(dkv_client *client, flight *f, int err, const char *detail) {
-    append_text(f->op, detail);
+void dkv_client_flight_fail(dkv_client *client, flight *f, int err, const char *why) {
+    dkv_phrases_add(&f->said, why);
     fail_with(client, f, err, outcome_of(f));
+}
+
+void dkv_client_flight_refuse(dkv_client *client, flight *f) {
+    f->op->err = f->err;
+    f->op->outcome = outcome_of(f);
+    finish(client, f);
 }
 
 /* ---- choosing replicas ---------------------------------------------------------------------- */
@@ -108,9 +136,9 @@ static int choose(dkv_client *client, flight *f, int64_t now_ns) {
 /* Remembers the failure of one replica, in case all fail. */
 static void note_failure(flight *f, const target *t, int err, const char *why, bool from_node) {
     dkv_client_op *op = f->op;
-    char text[DKV_DETAIL_MAX];
+    char text[DKV_NAME_MAX + DKV_DETAIL_MAX];
     snprintf(text, sizeof text, "%s: %s", t->member->id, why);
-    append_text(op, text);
+    dkv_phrases_add(&f->said, text);
     if (op->n_missing < DKV_REPLICATION_MAX) {
         snprintf(op->missing[op->n_missing++], sizeof op->missing[0], "%s", t->member->id);
     }
@@ -165,10 +193,13 @@ void dkv_client_attempt_failed(dkv_client *client, attempt *a, int err, const ch
     flight *f = a->flight;
     const target *t = target_of(client, f, (unsigned)(a - f->attempts));
     f->n_open--;
-    note_failure(f, t, err, why, false);
     if (is_read(f) || !a->sent) {
+        note_failure(f, t, err, why, false);
         try_next(client, f, dkv_client_now());
     } else {
+        char text[DKV_DETAIL_MAX + 32];
+        snprintf(text, sizeof text, "it was sent, but not answered (%s)", why);
+        note_failure(f, t, err, text, false);
         fail_with(client, f, err, DKV_OUTCOME_UNKNOWN);
     }
 }
@@ -309,6 +340,8 @@ static void reset(dkv_client_op *op, flight *f) {
 void dkv_client_flight_init(const dkv_client *client, batch *b, flight *f, dkv_client_op *op) {
     *f = (flight){.op = op, .batch = b};
     reset(op, f);
+    unsigned frame = is_read(f) ? FRAME_READ_MAX : FRAME_WRITE_MAX;
+    dkv_phrases_init(&f->said, op->detail, sizeof op->detail - frame, "; ");
     f->err = dkv_request_check(&op->request, op->detail);
     if (f->err) return;
     f->replicas = dkv_ring_replicas(client->ring, dkv_hash_key(op->request.key).token);
@@ -344,7 +377,7 @@ static void follow_up(dkv_client *client, batch *b) {
     }
     dkv_client_flight_init(client, b, f, f->op);
     if (f->err) {
-        dkv_client_flight_fail(client, f, f->err, "");
+        dkv_client_flight_refuse(client, f);
     } else {
         b->next = 0;
     }

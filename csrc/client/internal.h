@@ -23,6 +23,7 @@
 #include <sys/types.h>
 
 #include "base/map.h"
+#include "base/text.h"
 #include "base/timers.h"
 #include "client/client.h"
 #include "client/list.h"
@@ -62,10 +63,11 @@ struct flight {
     dkv_timer timer;          /* when to do something about it: next replica, deadline */
     int64_t deadline_ns;
     bool begun;
-    int err;        /* the failure to report if nothing better comes */
-    bool from_node; /* it was a node's answer, which counts more than a broken link */
-    uint8_t tried;  /* bit i: replica i has been tried */
-    uint8_t n_open; /* attempts under way */
+    int err;          /* the failure to report if nothing better comes */
+    bool from_node;   /* it was a node's answer, which counts more than a broken link */
+    dkv_phrases said; /* of the replicas that failed, in op->detail */
+    uint8_t tried;    /* bit i: replica i has been tried */
+    uint8_t n_open;   /* attempts under way */
     attempt attempts[DKV_REPLICATION_MAX];
 };
 
@@ -176,7 +178,10 @@ void dkv_client_flight_init(const dkv_client *client, batch *b, flight *f, dkv_c
 void dkv_client_batch_settle(dkv_client *client, batch *b);
 
 /* Ends an operation that was not answered. */
-void dkv_client_flight_fail(dkv_client *client, flight *f, int err, const char *detail);
+void dkv_client_flight_fail(dkv_client *client, flight *f, int err, const char *why);
+
+/* Ends an operation that dkv_client_flight_init has found to be outside its limits. */
+void dkv_client_flight_refuse(dkv_client *client, flight *f);
 
 /* `a` failed without an answer; it is in no list any more. */
 void dkv_client_attempt_failed(dkv_client *client, attempt *a, int err, const char *why);
@@ -215,6 +220,10 @@ void dkv_client_target_init(target *t, dkv_client *client, const dkv_member *mem
 void dkv_client_target_close(target *t);
 
 /* ---- ask.c ---- */
+
+/* What gRPC says of a connection in fewer words: without the addresses, which the caller names.
+ * Borrows from `detail`. */
+const char *dkv_client_plain(const char *detail);
 
 /* Asks `method` with an empty request and appends the reply to `out`. */
 int dkv_client_ask(dkv_client *client, dkv_rpc_channel *channel, const char *method,

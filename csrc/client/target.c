@@ -72,7 +72,7 @@ static int err_of_link(int err) {
 /* Both lanes end together. The target counts as unreachable before its attempts fail, so that they
  * do not come back to it at once. */
 static void broken(target *t, int err, const char *why) {
-    snprintf(t->why, sizeof t->why, "%s", *why ? why : dkv_err_sentence(err));
+    snprintf(t->why, sizeof t->why, "%s", *why ? dkv_client_plain(why) : dkv_err_sentence(err));
     err = err_of_link(err);
     t->retry_ns = dkv_client_now() + RECONNECT_NS;
     t->answered = false;

@@ -36,6 +36,9 @@ typedef enum dkv_outcome {
     DKV_OUTCOME_UNKNOWN = 3,     /* begun; some replicas may hold it, some may not */
 } dkv_outcome;
 
+/* What to do about an unknown outcome: the same words from node and client. */
+#define DKV_ADVICE_UNKNOWN "read the key, or write it again; nothing sends it again by itself"
+
 typedef struct dkv_request {
     dkv_op op;
     dkv_level level;

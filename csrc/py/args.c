@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/text.h"
 #include "model/record.h"
 
 /* The UTF-8 of a str, living as long as the str. A str may hold half a surrogate pair, which has
@@ -37,7 +38,9 @@ int dkv_py_bytes_get(const dkv_py_errors *errors, PyObject *object, const char *
 }
 
 void dkv_py_raise_key_length(const dkv_py_errors *errors, size_t len) {
-    dkv_py_raise_invalid(errors, "a key must have 1 to %u bytes, not %zu", DKV_KEY_MAX, len);
+    char most_text[DKV_COUNT_TEXT], len_text[DKV_COUNT_TEXT];
+    dkv_py_raise_invalid(errors, "a key must have 1 to %s bytes, not %s",
+                         dkv_count_text(DKV_KEY_MAX, most_text), dkv_count_text(len, len_text));
 }
 
 int dkv_py_key_get(const dkv_py_errors *errors, PyObject *object, dkv_py_bytes *out) {

@@ -4,6 +4,7 @@
 #define DKV_REPLICA_INTERNAL_H
 
 #include "base/map.h"
+#include "base/text.h"
 #include "base/timers.h"
 #include "model/hlc.h"
 #include "replica/replica.h"
@@ -105,7 +106,9 @@ unsigned dkv_replica_count(const request *r, unsigned set);
 /* Node ids of the replicas whose progress is in `set`. */
 dkv_node_names dkv_replica_names(const dkv_replica *replica, const request *r, unsigned set);
 
-/* Writes "n1, n2" into text[0..size), "none" for an empty set. */
+#define NAMES_TEXT 96u /* bytes of a list of replicas in a sentence of DKV_DETAIL_MAX */
+
+/* Writes "n1, n2" into text[0..size), "none" for an empty set. What has no room is counted. */
 void dkv_replica_list(char *text, size_t size, dkv_node_names names);
 
 #define DKV_SET(progress) (1u << (progress))

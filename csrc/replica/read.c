@@ -37,7 +37,7 @@ static void reply_value(dkv_replica *replica, const dkv_moment *at, read_request
 
 static void reply_error(dkv_replica *replica, const dkv_moment *at, read_request *q, int err,
                         const char *why) {
-    char names[DKV_REPLICATION_MAX * (DKV_NAME_MAX + 2)], detail[DKV_DETAIL_MAX];
+    char names[NAMES_TEXT], detail[DKV_DETAIL_MAX];
     /* Who can still answer does not stand in the way, unless it is too late for that. */
     unsigned stuck = DKV_SET(FAILED) | DKV_SET(NOT_IN_SYNC);
     if (err == DKV_ERR_DEADLINE) stuck = DKV_SET_ALL & ~ANSWERED;
@@ -46,7 +46,7 @@ static void reply_error(dkv_replica *replica, const dkv_moment *at, read_request
     if (err == DKV_ERR_NOT_FOUND) {
         snprintf(detail, sizeof detail, "%s", why);
     } else {
-        snprintf(detail, sizeof detail, "%s; no answer that counts from: %.150s", why, names);
+        snprintf(detail, sizeof detail, "%s; no answer that counts from: %s", why, names);
     }
     dkv_reply reply = {.err = err, .missing = missing, .detail = dkv_slice_of(detail)};
     dkv_replica_reply(replica, at, q->r.to, q->r.op, &reply);

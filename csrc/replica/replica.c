@@ -94,12 +94,13 @@ dkv_node_names dkv_replica_names(const dkv_replica *replica, const request *r, u
 }
 
 void dkv_replica_list(char *text, size_t size, dkv_node_names names) {
-    size_t used = 0;
-    if (names.n == 0) snprintf(text, size, "none");
-    for (unsigned i = 0; i < names.n && used < size; i++) {
-        int n = snprintf(text + used, size - used, "%s%.*s", i ? ", " : "", (int)names.ids[i].len,
-                         (const char *)names.ids[i].data);
-        used += n > 0 ? (size_t)n : 0;
+    dkv_phrases list;
+    dkv_phrases_init(&list, text, size, ", ");
+    if (names.n == 0) dkv_phrases_add(&list, "none");
+    for (unsigned i = 0; i < names.n; i++) {
+        char name[DKV_NAME_MAX + 1];
+        snprintf(name, sizeof name, "%.*s", (int)names.ids[i].len, (const char *)names.ids[i].data);
+        dkv_phrases_add(&list, name);
     }
 }
 

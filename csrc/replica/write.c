@@ -51,7 +51,7 @@ static void refuse(dkv_replica *replica, const dkv_moment *at, write_request *w,
 static void refuse_for_obstacles(dkv_replica *replica, const dkv_moment *at, write_request *w) {
     unsigned stuck = DKV_SET(FAILED) | DKV_SET(WAITING);
     unsigned able = w->r.n - dkv_replica_count(&w->r, stuck);
-    char names[DKV_REPLICATION_MAX * (DKV_NAME_MAX + 2)], way_out[64] = "", detail[DKV_DETAIL_MAX];
+    char names[NAMES_TEXT], way_out[64] = "", detail[DKV_DETAIL_MAX];
     dkv_replica_list(names, sizeof names, dkv_replica_names(replica, &w->r, stuck));
     int err = w->failure ? w->failure : DKV_ERR_UNAVAILABLE;
     unsigned quorum = w->r.n / 2 + 1;
@@ -59,7 +59,7 @@ static void refuse_for_obstacles(dkv_replica *replica, const dkv_moment *at, wri
         snprintf(way_out, sizeof way_out, "; write=\"quorum\" needs %u and would succeed", quorum);
     }
     snprintf(detail, sizeof detail,
-             "%s needs %u of %u replicas, %u can take it; %s: %.120s; "
+             "%s needs %u of %u replicas, %u can take it; %s: %s; "
              "nothing was written%s",
              verb(w), w->r.needs, w->r.n, able,
              err == DKV_ERR_UNAVAILABLE ? "not reachable"
@@ -70,14 +70,15 @@ static void refuse_for_obstacles(dkv_replica *replica, const dkv_moment *at, wri
 }
 
 static void unknown(dkv_replica *replica, const dkv_moment *at, write_request *w, int err) {
-    char names[DKV_REPLICATION_MAX * (DKV_NAME_MAX + 2)], detail[DKV_DETAIL_MAX];
+    char names[NAMES_TEXT], detail[DKV_DETAIL_MAX];
     dkv_replica_list(names, sizeof names,
                      dkv_replica_names(replica, &w->r, DKV_SET_ALL & ~DKV_SET(HAS)));
     snprintf(detail, sizeof detail,
-             "%s was begun but %u of %u needed replicas confirmed it (%s); "
-             "not confirmed by: %.120s; its outcome is unknown",
+             "the outcome of the %s is unknown: %u of %u needed replicas confirmed it (%s); "
+             "not confirmed by: %s; %s",
              verb(w), dkv_replica_count(&w->r, DKV_SET(HAS)), w->r.needs,
-             err == DKV_ERR_DEADLINE ? "the deadline passed" : dkv_err_sentence(err), names);
+             err == DKV_ERR_DEADLINE ? "the deadline passed" : dkv_err_sentence(err), names,
+             DKV_ADVICE_UNKNOWN);
     reply_and_end(replica, at, w, err, DKV_OUTCOME_UNKNOWN, detail);
 }
 

@@ -86,8 +86,10 @@ int dkv_member_check(const dkv_member *member, char *why, size_t why_size) {
         if (err) return err;
     }
     if (!is_empty(member->address) && !is_address(member->address)) {
-        return refuse(why, why_size, "node %s: an address is \"host:port\", at most %u characters",
-                      member->id, DKV_ADDRESS_MAX);
+        return refuse(
+            why, why_size,
+            "node %s: an address is \"host:port\" with a port of 1 to 65535, at most %u characters",
+            member->id, DKV_ADDRESS_MAX);
     }
     if (member->weight > DKV_WEIGHT_MAX) {
         return refuse(why, why_size, "node %s: weight must be 1 to %u, not %u", member->id,

@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/map.h"
 #include "base/rand.h"
+#include "base/text.h"
 #include "base/timers.h"
 #include "check.h"
 #include "model/hlc.h"
@@ -195,6 +196,45 @@ static void clock_never_repeats(void) {
     for (int i = 1; i < ISSUED; i++) CHECK(issued[i] != issued[i - 1]);
 }
 
+/* Counts have commas between their thousands. */
+static void counts_can_be_read(void) {
+    char text[DKV_COUNT_TEXT];
+    CHECK(strcmp(dkv_count_text(0, text), "0") == 0);
+    CHECK(strcmp(dkv_count_text(999, text), "999") == 0);
+    CHECK(strcmp(dkv_count_text(1048576, text), "1,048,576") == 0);
+    CHECK(strcmp(dkv_count_text(UINT64_MAX, text), "18,446,744,073,709,551,615") == 0);
+}
+
+/* A list has whole items only; it says how many have no room. */
+static void lists_are_never_cut(void) {
+    char text[64];
+    dkv_phrases list;
+    dkv_phrases_init(&list, text, sizeof text, "; ");
+    CHECK(strcmp(text, "") == 0);
+    dkv_phrases_add(&list, "n1: refused");
+    dkv_phrases_add(&list, "n2: silent");
+    CHECK(strcmp(text, "n1: refused; n2: silent") == 0);
+    dkv_phrases_add(&list, "n3: something that has no room");
+    CHECK(strcmp(text, "n1: refused; n2: silent; … and 1 more") == 0);
+    for (int i = 0; i < 9; i++) dkv_phrases_add(&list, "n4");
+    CHECK(strcmp(text, "n1: refused; n2: silent; … and 10 more") == 0);
+    CHECK(strlen(text) < sizeof text);
+}
+
+/* A single item that is too long ends after a whole word, or after a whole character. */
+static void long_items_end_after_a_word(void) {
+    char text[64];
+    dkv_phrases list;
+    dkv_phrases_init(&list, text, sizeof text, "; ");
+    dkv_phrases_add(&list, "n1: this sentence has many words, for which there is no room");
+    CHECK(strcmp(text, "n1: this sentence has many…") == 0);
+    dkv_phrases_add(&list, "n2");
+    CHECK(strstr(text, "…; … and 1 more"));
+    dkv_phrases_init(&list, text, sizeof text, "; ");
+    dkv_phrases_add(&list, "aüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüü");
+    CHECK(strcmp(text, "aüüüüüüüüüüüüüüü…") == 0);
+}
+
 static const check_test tests[] = {
     CHECK_TEST(errors_have_names),
     CHECK_TEST(buffer_grows),
@@ -206,6 +246,9 @@ static const check_test tests[] = {
     CHECK_TEST(timers_fire_in_order),
     CHECK_TEST(clock_moves_forward_but_not_away),
     CHECK_TEST(clock_never_repeats),
+    CHECK_TEST(counts_can_be_read),
+    CHECK_TEST(lists_are_never_cut),
+    CHECK_TEST(long_items_end_after_a_word),
 };
 
 CHECK_MAIN(tests)

@@ -118,6 +118,7 @@ static void bad_requests_are_refused(void) {
     CHECK(dkv_client_wait(client, ops, 3, 0));
     for (int i = 0; i < 3; i++) CHECK(ops[i].err == DKV_ERR_INVALID && strlen(ops[i].detail) > 10);
     CHECK(ops[1].outcome == DKV_OUTCOME_NOT_APPLIED);
+    CHECK(strcmp(ops[1].detail, "the value has 1,048,577 bytes; at most 1,048,576") == 0);
     CHECK(reads() + writes() == 0);
     end();
 }
@@ -172,6 +173,23 @@ static void seeds_are_tried_in_order(void) {
     CHECK(connect_to(seeds, LONG_MS, why) == DKV_ERR_UNAVAILABLE);
     CHECK(strstr(why, "no map yet") && strchr(why, ';'));
     end();
+}
+
+/* Where more nodes fail than there is room to tell of, whole addresses are told, and how many more
+ * there are. */
+static void many_failed_seeds_are_counted(void) {
+    char seeds[64 * 12] = "127.0.0.1:1";
+    char why[DKV_DETAIL_MAX];
+    for (int i = 2; i <= 60; i++) {
+        size_t len = strlen(seeds);
+        snprintf(seeds + len, sizeof seeds - len, ",127.0.0.1:%d", i % 9 + 1);
+    }
+    CHECK(connect_to(seeds, LONG_MS, why) == DKV_ERR_UNAVAILABLE);
+    const char *tail = strstr(why, "; … and ");
+    unsigned told = 0, more = 0;
+    for (const char *c = why; (c = strstr(c, "127.0.0.1:")); c++) told++;
+    CHECK(tail && sscanf(tail, "; … and %u more", &more) == 1 && told > 1 && told + more >= 60);
+    CHECK(strcmp(why + strlen(why) - 5, " more") == 0);
 }
 
 /* Text that is not a list of addresses is refused before anything is connected to. */
@@ -271,6 +289,7 @@ static void an_error_names_every_replica(void) {
     atomic_store(&fakes[replica_of("a", 2)].err, DKV_ERR_DATA_LOSS);
     dkv_client_op read = get("a");
     CHECK(read.err == DKV_ERR_DATA_LOSS && read.n_missing == 3);
+    CHECK(strncmp(read.detail, "the get failed: ", 16) == 0 && strstr(read.detail, ": as told"));
     for (int i = 0; i < FAKES; i++) CHECK(strstr(read.detail, fakes[i].id));
     end();
 }
@@ -293,6 +312,8 @@ static void a_cluster_that_returns_is_found_again(void) {
     CHECK(read.err == DKV_ERR_UNAVAILABLE && read.n_missing == 3);
     dkv_client_op written = put("a");
     CHECK(written.err == DKV_ERR_UNAVAILABLE && written.outcome == DKV_OUTCOME_NOT_APPLIED);
+    CHECK(strncmp(written.detail, "the put was not sent: ", 22) == 0);
+    CHECK(strstr(written.detail, "; nothing was written"));
     for (int i = 0; i < FAKES; i++) fake_set_up(i, true);
     while (put("a").err) fake_sleep_ms(20);
     end();
@@ -380,6 +401,11 @@ static void a_write_is_not_resent_after_a_break(void) {
     dkv_client_op written = put("a");
     CHECK(written.err == DKV_ERR_UNAVAILABLE && written.outcome == DKV_OUTCOME_UNKNOWN);
     CHECK(written.n_missing == 1 && writes() == 1);
+    char told[DKV_DETAIL_MAX];
+    snprintf(told, sizeof told, "the outcome of the put is unknown: %s: it was sent, but not",
+             written.missing[0]);
+    CHECK(strncmp(written.detail, told, strlen(told)) == 0);
+    CHECK(strstr(written.detail, DKV_ADVICE_UNKNOWN));
     end();
 }
 
@@ -637,6 +663,7 @@ static const check_test tests[] = {
     CHECK_TEST(writes_carry_the_newest_version_seen),
     CHECK_TEST(status_asks_one_member),
     CHECK_TEST(seeds_are_tried_in_order),
+    CHECK_TEST(many_failed_seeds_are_counted),
     CHECK_TEST(bad_seeds_are_refused),
     CHECK_TEST(a_silent_owner_is_passed_over),
     CHECK_TEST(one_live_replica_is_enough),

@@ -54,7 +54,7 @@ def test_arguments_outside_the_limits_are_status_2(run):
         done = run(*arguments)
         assert done.returncode == 2 and done.stderr, arguments
     done = run("put", "large", stdin=bytes(2**20 + 1))
-    assert done.returncode == 2 and b"1048576" in done.stderr
+    assert done.returncode == 2 and b"1,048,577 bytes; at most 1,048,576" in done.stderr
 
 
 def test_an_absent_cluster_is_status_3_and_says_what_to_do(run):

@@ -175,7 +175,7 @@ def test_a_value_of_one_mebibyte_fits_and_one_byte_more_does_not(kv, d, refused)
     error = refused(
         grpc.StatusCode.INVALID_ARGUMENT, kv.Put, d.PutRequest(key=b"large", value=value + b"+")
     )
-    assert "1048577" in error.message
+    assert "1,048,577" in error.message
     assert kv.Get(d.GetRequest(key=b"large")).value == value
 
 

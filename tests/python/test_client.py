@@ -102,7 +102,7 @@ def test_a_bad_key_is_refused(client3: dkv.Client, key: str | bytes) -> None:
 
 def test_a_value_above_the_limit_is_refused_and_changes_nothing(client3: dkv.Client) -> None:
     client3.put("limit", b"old")
-    with pytest.raises(errors.InvalidArgumentError, match="1048577") as caught:
+    with pytest.raises(errors.InvalidArgumentError, match="1,048,577") as caught:
         client3.put("limit", bytes(VALUE_MAX + 1))
     assert caught.value.outcome == "not applied"
     assert client3.get("limit") == b"old"
@@ -252,6 +252,25 @@ def test_deadlines_tell_what_became_of_a_write(frozen: dkv.Client) -> None:
         frozen.put("frozen", b"after", timeout=0.2)
     assert caught.value.outcome == "unknown"
     assert len(caught.value.nodes) == 1
+
+
+def test_a_node_that_dies_under_a_write_makes_it_unknown_and_the_error_says_what_to_do() -> None:
+    with dkv.Cluster(3, 3) as cluster, cluster.client() as client:
+        client.put("key", b"before")
+        owner = cluster.ring.owner("key")
+        cluster.pause(owner)
+        threading.Timer(0.3, cluster.kill, [owner]).start()
+        with pytest.raises(errors.UnavailableError) as caught:
+            client.put("key", b"after")
+        assert caught.value.outcome == "unknown"
+        text = str(caught.value)
+        assert text.startswith(f"the outcome of the put is unknown: {owner}: it was sent")
+        assert text.endswith("read the key, or write it again; nothing sends it again by itself")
+        for node in set(cluster.nodes) - {owner}:
+            cluster.kill(node)
+        with pytest.raises(errors.UnavailableError, match=r"^the get failed: ") as caught:
+            client.get("key")
+        assert all(f"{node}: " in str(caught.value) for node in cluster.nodes)
 
 
 def test_a_batch_raises_the_error_that_is_least_certain(frozen: dkv.Client) -> None:

@@ -86,7 +86,7 @@ def test_a_key_of_a_wrong_length_is_named_by_its_index(wrong: bytes, as_array: b
         keys = np.array(keys, dtype="S")
     with pytest.raises(dkv.errors.InvalidArgumentError) as caught:
         Ring(["n1"], 1).owners(keys)
-    assert str(caught.value) == f"a key must have 1 to 1024 bytes, not {len(wrong)}"
+    assert str(caught.value) == f"a key must have 1 to 1,024 bytes, not {len(wrong):,}"
     assert caught.value.__notes__ == ["This is keys[2]."]
 
 

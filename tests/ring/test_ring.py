@@ -360,7 +360,7 @@ def test_keys_of_a_wrong_length_are_refused(key: str | bytes, length: int) -> No
     for ask in (ring.replicas, ring.owner, ring.position):
         with pytest.raises(dkv.errors.InvalidArgumentError) as caught:
             ask(key)
-        assert str(caught.value) == f"a key must have 1 to 1024 bytes, not {length}"
+        assert str(caught.value) == f"a key must have 1 to 1,024 bytes, not {length:,}"
 
 
 def test_keys_that_are_no_bytes_are_refused() -> None:
