@@ -8,6 +8,8 @@ from dkv.version import Version
 
 _Member = tuple[str, str, str, str, str, int, Sequence[int] | None]
 
+def ending() -> None: ...
+
 @final
 class Client:
     def __new__(cls, seeds: str, timeout_ms: int, hedge_ms: int) -> Client: ...

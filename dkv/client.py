@@ -9,6 +9,7 @@ owner does not answer is answered by another replica within the same call; a wri
 node only, and its error says what became of it.
 """
 
+import atexit
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from types import TracebackType
@@ -36,6 +37,9 @@ TIMEOUT_MAX_S = 60.0
 
 _LEVELS = {"one": 1, "quorum": 2, "all": 3}
 _GET, _PUT, _DELETE = "get", "put", "delete"
+
+
+atexit.register(_net.ending)
 
 
 class _Missing(Enum):
@@ -318,11 +322,16 @@ class Client:
 
 
 def _milliseconds(timeout: float) -> int:
-    if not 0.001 <= timeout <= TIMEOUT_MAX_S:
-        raise InvalidArgumentError(
-            f"a timeout must be 0.001 to {TIMEOUT_MAX_S:.0f} seconds, not {timeout!r}"
-        )
-    return round(timeout * 1000)
+    try:
+        if 0.001 <= timeout <= TIMEOUT_MAX_S:
+            return round(timeout * 1000)
+    except TypeError:
+        raise TypeError(f"a timeout must be a number of seconds, not {timeout!r}") from None
+    # A whole number may have more digits than Python is willing to print.
+    shown = repr(timeout) if not timeout > 1e300 else "a number beyond all bounds"
+    raise InvalidArgumentError(
+        f"a timeout must be 0.001 to {TIMEOUT_MAX_S:.0f} seconds, not {shown}"
+    )
 
 
 def _level(level: Level) -> int:

@@ -28,6 +28,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -79,11 +80,13 @@ class Cluster:
         self._program = node_program.path()
         ids = [f"n{i + 1}" for i in range(nodes)] if isinstance(nodes, int) else nodes
         members = Ring(ids, replication).members
+        self._owner = os.getpid()
+        self._closed = False
         self._temporary = directory is None and not keep
         self.directory = Path(directory or tempfile.mkdtemp(prefix="dkv-")).resolve()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._processes: dict[str, _Process] = {}
-        atexit.register(self.close)
+        atexit.register(self._end)
         try:
             self._claim_directory({"replication": replication, "nodes": _described(members)})
             for i, member in enumerate(members):
@@ -159,6 +162,7 @@ class Cluster:
         """A client of this cluster; `options` are those of `dkv.connect`."""
         from dkv.client import connect
 
+        self._check_open()
         running = [id for id in self.nodes if self.alive(id)]
         if not running:
             raise UnavailableError("no node of the cluster is running", nodes=self.nodes)
@@ -203,6 +207,7 @@ class Cluster:
 
     def start(self, node: str) -> None:
         """Starts `node` again, with the data that it has, and waits until it is in touch again."""
+        self._check_open()
         process = self._find(node)
         if process.pid is not None:
             raise PreconditionError(f"node {node} is running already")
@@ -223,6 +228,7 @@ class Cluster:
 
     def wipe(self, node: str) -> None:
         """Removes all data of `node`, which must not be running."""
+        self._check_open()
         process = self._find(node)
         if process.pid is not None:
             raise PreconditionError(f"node {node} is running: kill or stop it first")
@@ -230,7 +236,10 @@ class Cluster:
 
     def close(self) -> None:
         """Stops all nodes in order and removes the directory if it is temporary."""
-        atexit.unregister(self.close)
+        if os.getpid() != self._owner:
+            return  # made by os.fork(): the nodes are the parent's
+        self._closed = True
+        atexit.unregister(self._end)
         processes = self._processes.values()
         for process in processes:
             process.send_end(signal.SIGTERM)
@@ -255,6 +264,21 @@ class Cluster:
         running = sum(self.alive(id) for id in self.nodes)
         return f"Cluster(nodes={len(self.nodes)}, running={running}, directory={self.directory!s})"
 
+    def _end(self) -> None:
+        """Closes when the interpreter ends."""
+        if "dkv._net" in sys.modules:
+            sys.modules["dkv._net"].ending()
+        self.close()
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._owner:
+            raise PreconditionError(
+                "this process was made by fork(); the cluster belongs to the process "
+                f"{self._owner}, which started it: connect to it by its addresses"
+            )
+        if self._closed:
+            raise PreconditionError("this cluster is closed")
+
     def _find(self, node: str) -> "_Process":
         process = self._processes.get(node)
         if process is None:
@@ -264,10 +288,25 @@ class Cluster:
         return process
 
     def _running(self, node: str) -> "_Process":
+        self._check_open()
         process = self._find(node)
         if process.pid is None:
             raise PreconditionError(f"node {node} is not running")
         return process
+
+
+_leashes: set[int] = set()
+"""The writing ends of all nodes' pipes."""
+
+
+def _drop_leashes() -> None:
+    """A child made by os.fork() must not keep the nodes alive when its parent has ended."""
+    for leash in _leashes:
+        os.close(leash)
+    _leashes.clear()
+
+
+os.register_at_fork(after_in_child=_drop_leashes)
 
 
 class _Process:
@@ -301,6 +340,7 @@ class _Process:
     def start(self, program: Path) -> None:
         self._forget()
         reader, self._leash = os.pipe()
+        _leashes.add(self._leash)
         try:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -373,6 +413,7 @@ class _Process:
         self._process = None
         self.is_paused = False
         if self._leash >= 0:
+            _leashes.discard(self._leash)
             os.close(self._leash)
             self._leash = -1
 

@@ -3,7 +3,10 @@
 `dkv.Cluster` starts nodes as processes of their own, which is what to measure and to break.
 """
 
+import atexit
+import contextlib
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +15,17 @@ from typing import Any, Self
 from dkv import _net
 from dkv.errors import InvalidArgumentError
 from dkv.ring import Ring, _fields_of
+
+_nodes: "weakref.WeakSet[Node]" = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_nodes() -> None:
+    """What still runs when the interpreter ends is stopped in order, too."""
+    _net.ending()
+    with contextlib.ExitStack() as stack:
+        for node in list(_nodes):
+            stack.callback(node.stop)
 
 
 class Node:
@@ -55,6 +69,7 @@ class Node:
             listen,
             insecure,
         )
+        _nodes.add(self)
 
     @classmethod
     def from_config(

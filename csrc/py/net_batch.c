@@ -31,15 +31,15 @@ typedef struct many {
     section sections[SECTIONS];
 } many;
 
-/* A value of the wrong type is noticed before the first operation is sent. */
-static int check_types(PyObject *list, const char *what) {
+/* What is not bytes is noticed before the first operation is sent. */
+static int check_bytes(const dkv_py_errors *errors, PyObject *list, const char *what) {
     Py_ssize_t n = PyList_Size(list);
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *item = PyList_GetItem(list, i);
-        if (PyUnicode_Check(item) || PyObject_CheckBuffer(item)) continue;
-        PyErr_Format(PyExc_TypeError, "%s must be str or bytes-like, not %R", what,
-                     (PyObject *)Py_TYPE(item));
-        return -1;
+        if (PyBytes_Check(item)) continue;
+        dkv_py_bytes pin;
+        if (dkv_py_bytes_get(errors, item, what, &pin)) return -1;
+        dkv_py_bytes_release(&pin);
     }
     return 0;
 }
@@ -175,7 +175,8 @@ PyObject *dkv_net_run_many(const dkv_net_state *state, dkv_client *client,
                            const dkv_request *request, PyObject *keys, PyObject *values) {
     many m = {.state = state, .client = client, .request = request, .keys = keys, .values = values};
     m.n = (size_t)PyList_Size(keys);
-    if (check_types(keys, "a key") || (values && check_types(values, "a value"))) return NULL;
+    if (check_bytes(&state->errors, keys, "a key")) return NULL;
+    if (values && check_bytes(&state->errors, values, "a value")) return NULL;
     int failed = many_alloc(&m);
     if (!failed) failed = many_run(&m);
     for (int i = 0; i < SECTIONS; i++) {

@@ -7,7 +7,8 @@
 typedef struct load_object {
     PyObject_HEAD dkv_client *client;
     dkv_bench *bench;
-    bool busy; /* a call is under way; touched with the GIL held only */
+    bool busy;   /* a call is under way; touched with the GIL held only */
+    bool closed; /* never: what dkv_net_is_interrupted looks at */
 } load_object;
 
 /* ---- lifecycle ------------------------------------------------------------------------------ */
@@ -16,11 +17,11 @@ static int load_open(load_object *self, const dkv_net_state *state,
                      const dkv_client_options *client, const dkv_bench_options *bench) {
     char why[DKV_DETAIL_MAX] = "";
     int err;
-    Py_BEGIN_ALLOW_THREADS;
+    dkv_net_release_gil();
     err = dkv_client_new(client, &self->client, why);
     if (!err) err = dkv_bench_new(bench, self->client, &self->bench, why);
-    Py_END_ALLOW_THREADS;
-    if (err) dkv_py_raise(&state->errors, err, why);
+    dkv_net_take_gil();
+    if (err && !PyErr_Occurred()) dkv_py_raise(&state->errors, err, why);
     return err ? -1 : 0;
 }
 
@@ -49,6 +50,9 @@ static PyObject *load_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     self->client = NULL;
     self->bench = NULL;
     self->busy = false;
+    self->closed = false;
+    client.interrupted = dkv_net_is_interrupted;
+    client.interrupted_user = &self->closed;
     if (load_open(self, state, &client, &bench)) Py_CLEAR(self);
     return (PyObject *)self;
 }

@@ -16,20 +16,6 @@ typedef struct client_object {
     bool closed;
 } client_object;
 
-/* ---- calls that wait inside the client ------------------------------------------------------ */
-
-/* The state of this thread while the GIL is released around such a call. */
-static _Thread_local PyThreadState *released;
-
-/* The client asks from time to time whether to go on. */
-static bool is_interrupted(void *user) {
-    const client_object *self = user;
-    PyEval_RestoreThread(released);
-    bool interrupted = PyErr_CheckSignals() != 0 || self->closed;
-    released = PyEval_SaveThread();
-    return interrupted;
-}
-
 /* ---- users ---------------------------------------------------------------------------------- */
 
 static void free_client(client_object *self) {
@@ -46,6 +32,7 @@ static int enter(client_object *self) {
     if (dkv_net_is_forked(state)) return -1;
     if (self->closed) {
         dkv_py_raise(&state->errors, DKV_ERR_PRECONDITION, "this client is closed");
+        dkv_net_end_quietly(state);
         return -1;
     }
     self->users++;
@@ -55,12 +42,14 @@ static int enter(client_object *self) {
 static void leave(client_object *self) {
     self->users--;
     if (self->closed && self->users == 0) free_client(self);
+    if (PyErr_Occurred()) dkv_net_end_quietly(dkv_net_state_of((PyObject *)self));
 }
 
 static PyObject *client_close(PyObject *object, PyObject *unused) {
     (void)unused;
     client_object *self = (client_object *)object;
     if (self->closed) Py_RETURN_NONE;
+    if (self->users > 0 && dkv_net_is_finalizing()) Py_RETURN_NONE;
     self->closed = true;
     self->users++;
     Py_BEGIN_ALLOW_THREADS;
@@ -79,15 +68,16 @@ static int connect_client(client_object *self, const char *seeds, uint32_t timeo
         .seeds = seeds,
         .timeout_ms = timeout_ms,
         .hedge_ms = hedge_ms,
-        .interrupted = is_interrupted,
-        .interrupted_user = self,
+        .interrupted = dkv_net_is_interrupted,
+        .interrupted_user = &self->closed,
     };
     char why[DKV_DETAIL_MAX] = "";
-    released = PyEval_SaveThread();
+    dkv_net_release_gil();
     int err = dkv_client_new(&options, &self->client, why);
-    PyEval_RestoreThread(released);
+    dkv_net_take_gil();
     if (!err) return 0;
     if (!PyErr_Occurred()) dkv_py_raise(&state->errors, err, why);
+    dkv_net_end_quietly(state);
     return -1;
 }
 
@@ -217,6 +207,14 @@ out:
 
 /* ---- many operations ------------------------------------------------------------------------ */
 
+static bool has_error(PyObject *results) {
+    bool found = false;
+    for (Py_ssize_t i = 0; !found && i < PyList_Size(results); i++) {
+        found = PyExceptionInstance_Check(PyList_GetItem(results, i));
+    }
+    return found;
+}
+
 static PyObject *run_many(PyObject *object, dkv_op kind, PyObject *keys, PyObject *values,
                           unsigned level, unsigned timeout_ms) {
     client_object *self = (client_object *)object;
@@ -224,6 +222,10 @@ static PyObject *run_many(PyObject *object, dkv_op kind, PyObject *keys, PyObjec
     if (enter(self)) return NULL;
     PyObject *results =
         dkv_net_run_many(dkv_net_state_of(object), self->client, &request, keys, values);
+    if (results && has_error(results)) {
+        dkv_net_end_quietly(dkv_net_state_of(object));
+        if (PyErr_Occurred()) Py_CLEAR(results);
+    }
     leave(self);
     return results;
 }
@@ -317,9 +319,9 @@ static PyObject *client_status(PyObject *object, PyObject *args) {
     if (enter(self)) return NULL;
     dkv_buf bytes = {0};
     char why[DKV_DETAIL_MAX] = "";
-    released = PyEval_SaveThread();
+    dkv_net_release_gil();
     int err = dkv_client_status(self->client, id, timeout_ms, &bytes, why);
-    PyEval_RestoreThread(released);
+    dkv_net_take_gil();
     PyObject *status = NULL;
     if (!err) {
         status = dkv_net_status_new(state, dkv_buf_slice(&bytes));

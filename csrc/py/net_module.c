@@ -18,6 +18,51 @@ bool dkv_net_is_forked(const dkv_net_state *state) {
     return true;
 }
 
+/* ---- calls of the client that ask whether to go on ------------------------------------------ */
+
+/* The state of this thread while the GIL is released around such a call. */
+static _Thread_local PyThreadState *released;
+
+void dkv_net_release_gil(void) {
+    released = PyEval_SaveThread();
+}
+
+void dkv_net_take_gil(void) {
+    PyEval_RestoreThread(released);
+}
+
+bool dkv_net_is_interrupted(void *closed) {
+    dkv_net_take_gil();
+    bool interrupted = PyErr_CheckSignals() != 0 || *(const bool *)closed;
+    dkv_net_release_gil();
+    return interrupted;
+}
+
+/* ---- the interpreter's end ------------------------------------------------------------------ */
+
+static PyObject *net_ending(PyObject *module, PyObject *unused) {
+    (void)unused;
+    dkv_net_state *state = PyModule_GetState(module);
+    state->ender = PyThread_get_thread_ident();
+    Py_RETURN_NONE;
+}
+
+void dkv_net_end_quietly(const dkv_net_state *state) {
+    if (state->ender == 0 || state->ender == PyThread_get_thread_ident()) return;
+    PyErr_SetNone(PyExc_SystemExit);
+}
+
+bool dkv_net_is_finalizing(void) {
+    PyObject *ask = PySys_GetObject("is_finalizing"); /* borrowed; NULL once sys is cleared */
+    PyObject *answer = ask ? PyObject_CallNoArgs(ask) : NULL;
+    bool finalizing = answer != Py_False;
+    if (!answer) PyErr_Clear();
+    Py_XDECREF(answer);
+    return finalizing;
+}
+
+/* ---- the module ----------------------------------------------------------------------------- */
+
 /* The attribute `name` of the module `from`, as a new reference. */
 static PyObject *import_class(const char *from, const char *name) {
     PyObject *module = PyImport_ImportModule(from);
@@ -62,6 +107,14 @@ static void net_free(void *module) {
     net_clear(module);
 }
 
+static PyMethodDef net_methods[] = {
+    {"ending", net_ending, METH_NOARGS,
+     "ending()\n--\n\nTells that this thread is ending the interpreter. Errors in other threads "
+     "end "
+     "them quietly from now on."},
+    {0},
+};
+
 static PyModuleDef_Slot net_slots[] = {
     {Py_mod_exec, net_exec},
     {0, NULL},
@@ -72,6 +125,7 @@ static PyModuleDef net_definition = {
     .m_name = "dkv._net",
     .m_doc = "The native part of dkv that talks to the network. Use dkv.connect instead.",
     .m_size = sizeof(dkv_net_state),
+    .m_methods = net_methods,
     .m_slots = net_slots,
     .m_traverse = net_traverse,
     .m_clear = net_clear,

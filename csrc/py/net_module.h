@@ -11,6 +11,7 @@
 
 typedef struct dkv_net_state {
     dkv_py_errors errors;
+    unsigned long ender;  /* the thread that ends the interpreter; 0 before */
     PyObject *version;    /* dkv.version.Version */
     PyObject *put_result; /* dkv.results.PutResult */
     PyObject *get_result; /* dkv.results.GetResult */
@@ -22,6 +23,26 @@ dkv_net_state *dkv_net_state_of(PyObject *self);
 /* gRPC does not survive fork(). True, with an exception set, in a process that was forked from one
  * that had used it; else the process counts as one that uses it. */
 bool dkv_net_is_forked(const dkv_net_state *state);
+
+/* ---- calls of the client that ask whether to go on ---- */
+
+/* Releases the GIL around such a call, and takes it again. */
+void dkv_net_release_gil(void);
+void dkv_net_take_gil(void);
+
+/* For dkv_client_options.interrupted. `closed` points to a bool that ends the wait, too. True with
+ * an exception set after Ctrl-C, without one if closed. */
+bool dkv_net_is_interrupted(void *closed);
+
+/* ---- the interpreter's end ---- */
+
+/* Nodes are stopped under daemon threads that still use them. What these threads are told then is
+ * of no use to anybody: replaces the exception that is set by SystemExit, which ends the thread
+ * without a word, if the interpreter is ending and this thread is not the one that ends it. */
+void dkv_net_end_quietly(const dkv_net_state *state);
+
+/* Whether threads that were inside a call are gone for good, and what they had on their stacks. */
+bool dkv_net_is_finalizing(void);
 
 /* ---- types: 0, or -1 with an exception set ---- */
 

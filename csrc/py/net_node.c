@@ -53,21 +53,33 @@ static const char *level_name(dkv_log_level level) {
     return "?";
 }
 
+/* Copies the lines that are kept, oldest first: making Python objects may run anything, which must
+ * not happen with the log locked. Returns how many there are. */
+static size_t copy_log(node_object *self, log_line lines[LOG_LINES]) {
+    pthread_mutex_lock(&self->log_mutex);
+    size_t n = self->logged < LOG_LINES ? self->logged : LOG_LINES;
+    for (size_t i = 0; i < n; i++) {
+        lines[i] = self->log_lines[(self->logged - n + i) % LOG_LINES];
+    }
+    pthread_mutex_unlock(&self->log_mutex);
+    return n;
+}
+
 static PyObject *node_logs(PyObject *object, PyObject *unused) {
     (void)unused;
-    node_object *self = (node_object *)object;
+    log_line *lines = PyMem_Malloc(LOG_LINES * sizeof *lines);
+    if (!lines) return PyErr_NoMemory();
+    size_t n = copy_log((node_object *)object, lines);
     PyObject *list = PyList_New(0);
-    pthread_mutex_lock(&self->log_mutex);
-    size_t first = self->logged > LOG_LINES ? self->logged - LOG_LINES : 0;
-    for (size_t i = first; list && i < self->logged; i++) {
-        const log_line *line = &self->log_lines[i % LOG_LINES];
+    for (size_t i = 0; list && i < n; i++) {
+        const log_line *line = &lines[i];
         PyObject *text =
             PyUnicode_DecodeUTF8(line->text, (Py_ssize_t)strlen(line->text), "replace");
         PyObject *pair = text ? Py_BuildValue("(sN)", level_name(line->level), text) : NULL;
         if (!pair || PyList_Append(list, pair)) Py_CLEAR(list);
         Py_XDECREF(pair);
     }
-    pthread_mutex_unlock(&self->log_mutex);
+    PyMem_Free(lines);
     return list;
 }
 

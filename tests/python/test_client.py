@@ -408,29 +408,6 @@ except KeyboardInterrupt:
             cluster3.resume(node)
 
 
-def test_a_forked_child_is_told_and_harms_nobody(cluster3: dkv.Cluster) -> None:
-    code = """
-import os, sys, dkv
-client = dkv.connect(sys.argv[1])
-client.put("forked", b"1")
-pid = os.fork()
-for call in (lambda: client.get("forked"), lambda: dkv.connect(sys.argv[1])) if pid == 0 else ():
-    try:
-        call()
-    except dkv.errors.PreconditionError as error:
-        print("child:", error, flush=True)
-if pid == 0:
-    client.close()
-    sys.exit(7)
-print("exit status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-print("parent:", client.get("forked"))
-"""
-    text, _ = run_python(code, cluster3.address("n1")).communicate(timeout=30)
-    assert text.count("spawn") == 2
-    assert "exit status 7" in text
-    assert "parent: b'1'" in text
-
-
 def test_importing_dkv_loads_no_grpc() -> None:
     code = "import dkv, sys; dkv.Ring(['a'], 1); print([m for m in sys.modules if '_net' in m])"
     text, _ = run_python(code).communicate(timeout=20)
