@@ -47,8 +47,11 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_PER_NODE_S = 0.5
 STOP_TIMEOUT_S = 20.0
+SEEDS_MAX = 16  # of the nodes that a client may fetch the map from
 POLL_S = 0.01
+POLL_MAX_S = 0.3
 
 
 class Cluster:
@@ -166,26 +169,30 @@ class Cluster:
         running = [id for id in self.nodes if self.alive(id)]
         if not running:
             raise UnavailableError("no node of the cluster is running", nodes=self.nodes)
-        return connect(",".join(self.address(id) for id in running), **options)
+        return connect(",".join(self.address(id) for id in running[:SEEDS_MAX]), **options)
 
     def status(self) -> dict[str, "NodeStatus | None"]:
         """What each node says of itself; None for one that does not answer."""
         with self.client() as client:
             return client.status()
 
-    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
-        """Waits until all nodes that were started answer, and reach each other.
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Waits until all nodes that were started answer, and have met where they must.
 
-        Nodes that are paused are left out. Raises `UnavailableError` with the end of its log if a
+        Nodes of a new cluster all have to meet; later, a node meets another when it has a use for
+        it. The default of `timeout` (seconds) grows with the number of nodes. Nodes that are paused are left out. Raises `UnavailableError` with the end of its log if a
         node has ended, and `TimeoutError`.
         """
+        if timeout is None:
+            timeout = READY_TIMEOUT_S + READY_TIMEOUT_PER_NODE_S * len(self.nodes)
         deadline = time.monotonic() + timeout
         awaited = {id for id, process in self._processes.items() if process.is_awaited}
         for id in awaited:
             self._processes[id].wait_listening(deadline)
         if len(awaited) < 2:
             return
-        with self.client(timeout=timeout) as client:
+        with self.client(timeout=min(timeout, 60.0)) as client:
+            pause = POLL_S
             while strangers := _strangers(client.status(), awaited):
                 if time.monotonic() > deadline:
                     raise TimeoutError(
@@ -193,7 +200,8 @@ class Cluster:
                         f"{', '.join(strangers)}",
                         nodes=strangers,
                     )
-                time.sleep(POLL_S)
+                time.sleep(pause)
+                pause = min(2 * pause, POLL_MAX_S)  # asking a hundred nodes costs them something
 
     # ---- breaking it ----
 

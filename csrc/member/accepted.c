@@ -12,7 +12,24 @@ void dkv_peers_link_accepted(dkv_peers *peers, const dkv_moment *at, dkv_link li
         return;
     }
     in->link = link;
+    in->accepted_ns = at->now_ns;
     in->peer = -1;
+    dkv_peers_wake_at(peers, at, at->now_ns + dkv_ns_of_ms(peers->options.timing.silence_ms));
+}
+
+static void close_accepted(dkv_peers *peers, const dkv_moment *at, inbound *in) {
+    at->effects->close(at->effects->user, in->link);
+    dkv_peers_accepted_closed(peers, in->link);
+}
+
+/* A peer uses one link at a time: of an older one only the end has not been heard of yet. */
+static void close_older(dkv_peers *peers, const dkv_moment *at, const inbound *in) {
+    for (size_t i = 0; i < peers->inbound.cap; i++) {
+        inbound *other = peers->inbound.slots[i].value;
+        if (!other || other == in || other->peer != in->peer) continue;
+        close_accepted(peers, at, other);
+        return; /* there is one at most, and the table has changed */
+    }
 }
 
 static void refuse_hello(const dkv_peers *peers, const dkv_moment *at, const inbound *in, int index,
@@ -35,6 +52,17 @@ static void answer_hello(dkv_peers *peers, const dkv_moment *at, inbound *in) {
     at->effects->send(at->effects->user, in->link, &reply);
 }
 
+/* A peer that was taken for dead has greeted. */
+static void is_alive(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+    peer *p = &peers->all[index];
+    if (p->reach != DKV_REACH_DOWN || p->link) return;
+    if (p->wanted) {
+        dkv_peers_open_link(peers, at, index);
+    } else {
+        dkv_peers_rest(peers, at, index);
+    }
+}
+
 static void on_hello(dkv_peers *peers, const dkv_moment *at, inbound *in, const dkv_hello *hello) {
     int index;
     int err = dkv_peers_check_hello(peers, hello, &index);
@@ -43,11 +71,11 @@ static void on_hello(dkv_peers *peers, const dkv_moment *at, inbound *in, const 
         return;
     }
     in->peer = index;
+    close_older(peers, at, in);
     dkv_peers_greeted_by(peers, at, (uint16_t)index, hello, false);
     in->await_changes = peers->options.trust->changes;
-    const peer *p = &peers->all[index];
-    if (p->reach == DKV_REACH_DOWN && !p->link) dkv_peers_open_link(peers, at, (uint16_t)index);
     answer_hello(peers, at, in);
+    is_alive(peers, at, (uint16_t)index);
 }
 
 void dkv_peers_answer_hellos(dkv_peers *peers, const dkv_moment *at) {
@@ -56,15 +84,19 @@ void dkv_peers_answer_hellos(dkv_peers *peers, const dkv_moment *at) {
     }
 }
 
-static void answer_ping(const dkv_moment *at, const inbound *in, uint64_t id, int state) {
-    dkv_message pong = {.kind = DKV_MSG_PONG, .id = id};
+static void on_ping(dkv_peers *peers, const dkv_moment *at, const inbound *in,
+                    const dkv_message *ping) {
+    dkv_message pong = {.kind = DKV_MSG_PONG, .id = ping->id};
     pong.pong.wall_ms = at->wall_ms;
-    pong.pong.state = state;
+    pong.pong.state = peers->options.state(peers->options.user);
     at->effects->send(at->effects->user, in->link, &pong);
+    if (ping->ping.remembers) {
+        dkv_peers_told(peers, at, (uint16_t)in->peer, ping->ping.remembers);
+    }
 }
 
 int dkv_peers_accepted_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
-                               const dkv_message *message, int state) {
+                               const dkv_message *message) {
     inbound *in = dkv_map_get(&peers->inbound, link);
     if (!in) return -1;
     if (message->kind == DKV_MSG_HELLO && in->peer < 0) {
@@ -72,7 +104,7 @@ int dkv_peers_accepted_message(dkv_peers *peers, const dkv_moment *at, dkv_link 
         return -1;
     }
     if (in->replied && message->kind == DKV_MSG_PING) {
-        answer_ping(at, in, message->id, state);
+        on_ping(peers, at, in, message);
         return -1;
     }
     bool asks = message->kind == DKV_MSG_APPLY || message->kind == DKV_MSG_FETCH ||
@@ -80,11 +112,31 @@ int dkv_peers_accepted_message(dkv_peers *peers, const dkv_moment *at, dkv_link 
     if (in->replied && asks) return in->peer;
     /* A second greeting, a request before the greeting was answered, or a reply: not our protocol.
      */
-    at->effects->close(at->effects->user, link);
-    dkv_peers_accepted_closed(peers, link);
+    close_accepted(peers, at, in);
     return -1;
 }
 
 void dkv_peers_accepted_closed(dkv_peers *peers, dkv_link link) {
     free(dkv_map_remove(&peers->inbound, link));
+}
+
+/* The one that has waited longest for its greeting; NULL if there is none. */
+static inbound *oldest_ungreeted(const dkv_peers *peers) {
+    inbound *oldest = NULL;
+    for (size_t i = 0; i < peers->inbound.cap; i++) {
+        inbound *in = peers->inbound.slots[i].value;
+        if (!in || in->peer >= 0) continue;
+        if (!oldest || in->accepted_ns < oldest->accepted_ns) oldest = in;
+    }
+    return oldest;
+}
+
+int64_t dkv_peers_expect_hellos(dkv_peers *peers, const dkv_moment *at) {
+    int64_t patience_ns = dkv_ns_of_ms(peers->options.timing.silence_ms);
+    inbound *in;
+    while ((in = oldest_ungreeted(peers))) {
+        if (in->accepted_ns + patience_ns > at->now_ns) return in->accepted_ns + patience_ns;
+        close_accepted(peers, at, in);
+    }
+    return INT64_MAX;
 }

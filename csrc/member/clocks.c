@@ -9,7 +9,7 @@ static int64_t clamp(int64_t value, int64_t most) {
 }
 
 bool dkv_peers_is_off(const peer *p) {
-    return llabs(p->offset_ms) > DKV_DRIFT_MAX_MS;
+    return p->sampled && llabs(p->offset_ms) > DKV_DRIFT_MAX_MS;
 }
 
 /* More than half of all that were compared, this node among them, see it off: with two nodes
@@ -33,10 +33,19 @@ void dkv_peers_sample_clock(dkv_peers *peers, const dkv_moment *at, uint16_t ind
     p->sampled_ns = at->now_ns;
     if (round_trip_ms > DKV_DRIFT_MAX_MS / 2) return;
     peers->n_sampled += !p->sampled;
-    peers->n_off -= p->sampled && dkv_peers_is_off(p);
+    peers->n_off -= dkv_peers_is_off(p);
     p->sampled = true;
     p->offset_ms = clamp((int64_t)(wall_ms - at->wall_ms), OFFSET_MAX_MS) + round_trip_ms / 2;
     peers->n_off += dkv_peers_is_off(p);
+    compare_clocks(peers, at);
+}
+
+void dkv_peers_forget_clock(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+    peer *p = &peers->all[index];
+    if (!p->sampled) return;
+    peers->n_sampled--;
+    peers->n_off -= dkv_peers_is_off(p);
+    p->sampled = false;
     compare_clocks(peers, at);
 }
 

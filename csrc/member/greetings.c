@@ -16,6 +16,7 @@ dkv_hello dkv_peers_hello_to(const dkv_peers *peers, const dkv_moment *at, uint1
         .remembers = trust->remembered[index],
         .in_sync = trust->in_sync,
         .wall_ms = at->wall_ms,
+        .state = peers->options.state(peers->options.user),
     };
 }
 
@@ -42,15 +43,20 @@ int dkv_peers_check_hello(const dkv_peers *peers, const dkv_hello *hello, int *i
     return DKV_OK;
 }
 
+void dkv_peers_told(dkv_peers *peers, const dkv_moment *at, uint16_t index, uint64_t store_id) {
+    bool was_new = peers->options.trust->is_new;
+    dkv_trust_told(peers->options.trust, index, store_id);
+    dkv_peers_wake_at(peers, at, at->now_ns);
+    if (!was_new || !peers->options.trust->in_sync) return;
+    at->effects->log(at->effects->user, DKV_LOG_INFO,
+                     "all members vouch for this new store: it is in sync");
+}
+
 void dkv_peers_greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index,
                           const dkv_hello *hello, bool answers) {
-    bool was_new = peers->options.trust->is_new;
     uint64_t remembered = peers->options.trust->remembered[index];
-    dkv_trust_heard(peers->options.trust, index, hello, answers);
-    if (was_new && peers->options.trust->in_sync) {
-        at->effects->log(at->effects->user, DKV_LOG_INFO,
-                         "all members vouch for this new store: it is in sync");
-    }
+    dkv_trust_heard(peers->options.trust, index, hello);
+    if (answers) dkv_peers_told(peers, at, index, hello->remembers);
     if (remembered && remembered != hello->store_id && !hello->in_sync) {
         dkv_peers_log(peers, at, DKV_LOG_WARN, index,
                       "came with another store than before: it is not believed about absent keys");
@@ -72,6 +78,8 @@ void dkv_peers_hello_reply(dkv_peers *peers, const dkv_moment *at, uint16_t inde
     peer *p = &peers->all[index];
     dkv_peers_greeted_by(peers, at, index, hello, true);
     dkv_peers_sample_clock(peers, at, index, hello->wall_ms, p->opened_ns);
+    p->state = hello->state;
+    p->wants_word = !hello->in_sync;
     p->greeted = true;
     p->await_changes = peers->options.trust->changes;
     if (p->await_changes <= peers->durable_changes) dkv_peers_come_up(peers, at, index);

@@ -14,15 +14,17 @@ typedef struct peer {
     int64_t opened_ns; /* when `link` was asked for */
     bool greeted;      /* HELLO_REPLY came; UP as soon as `await_changes` are durable */
     uint64_t await_changes;
+    bool wants_word; /* its store is not in sync: tell it what we remember once that is durable */
+    bool wanted;     /* by a request, within the last idle_ms */
     uint32_t outstanding; /* requests sent on `link` and not answered */
     bool pinged;          /* one of them is a PING */
     int64_t pinged_ns;    /* when it left */
     int64_t since_ns;     /* silence counts from here: last message, or first request owed */
-    int64_t used_ns;      /* last request sent */
+    int64_t used_ns;      /* when it was last wanted */
     int64_t retry_ns;     /* DOWN without a link: when to try again */
     uint32_t failures;    /* in a row */
     int state;            /* what it said it would answer to a write */
-    bool sampled;         /* offset_ms is valid */
+    bool sampled;         /* offset_ms is valid: it told its time on this `link` */
     int64_t sampled_ns;   /* when it last told its time, in a HELLO_REPLY or PONG */
     int64_t offset_ms;    /* its wall clock minus ours, within OFFSET_MAX_MS */
 } peer;
@@ -30,6 +32,7 @@ typedef struct peer {
 /* A link that a peer opened to us. */
 typedef struct inbound {
     dkv_link link;
+    int64_t accepted_ns;
     int peer;               /* −1 before HELLO */
     bool replied;           /* HELLO_REPLY is out */
     uint64_t await_changes; /* it leaves when these are durable */
@@ -44,7 +47,7 @@ struct dkv_peers {
     uint64_t links_opened;
     uint64_t durable_changes;
     int64_t next_ns;    /* no timer is due before */
-    unsigned n_sampled; /* peers whose clocks were compared with ours */
+    unsigned n_sampled; /* peers whose clocks are compared with ours */
     unsigned n_off;     /* those of them that are off */
     bool clock_off;
 };
@@ -64,7 +67,11 @@ void dkv_peers_log(const dkv_peers *peers, const dkv_moment *at, dkv_log_level l
                    uint16_t index, const char *what);
 
 void dkv_peers_open_link(dkv_peers *peers, const dkv_moment *at, uint16_t index);
-void dkv_peers_drop_link(peer *p, const dkv_moment *at);
+
+/* Nobody needs the link any more. */
+void dkv_peers_rest(dkv_peers *peers, const dkv_moment *at, uint16_t index);
+
+void dkv_peers_ping(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 
 /* Takes the peer for dead until a new link is greeted. `why` completes "node n2 ...". */
@@ -81,6 +88,9 @@ dkv_hello dkv_peers_hello_to(const dkv_peers *peers, const dkv_moment *at, uint1
 /* 0 if the sender belongs here, else why not. *index is its place in the map if it has one. */
 int dkv_peers_check_hello(const dkv_peers *peers, const dkv_hello *hello, int *index);
 
+/* A peer has said which store of this node it remembers durably. */
+void dkv_peers_told(dkv_peers *peers, const dkv_moment *at, uint16_t index, uint64_t store_id);
+
 /* Takes in what a peer that belongs here said; `answers`: in answer to our own greeting. */
 void dkv_peers_greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index,
                           const dkv_hello *hello, bool answers);
@@ -93,7 +103,7 @@ void dkv_peers_hello_reply(dkv_peers *peers, const dkv_moment *at, uint16_t inde
 
 /* As dkv_peers_message, for a link that a peer opened. */
 int dkv_peers_accepted_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
-                               const dkv_message *message, int state);
+                               const dkv_message *message);
 
 /* The link is gone. */
 void dkv_peers_accepted_closed(dkv_peers *peers, dkv_link link);
@@ -101,10 +111,16 @@ void dkv_peers_accepted_closed(dkv_peers *peers, dkv_link link);
 /* Answers the greetings that waited for the disk. */
 void dkv_peers_answer_hellos(dkv_peers *peers, const dkv_moment *at);
 
+/* Closes links on which nobody has greeted in time. Returns when to look again. */
+int64_t dkv_peers_expect_hellos(dkv_peers *peers, const dkv_moment *at);
+
 /* ---- clocks.c ---- */
 
 /* Whether the peer's clock, as last compared, differs too much from ours. */
 bool dkv_peers_is_off(const peer *p);
+
+/* The peer's link is gone: its clock may be set right or wrong now without our notice. */
+void dkv_peers_forget_clock(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 
 /* `asked_ns` is when the question left that `wall_ms` answers. An answer that took long says
  * little: either side may have been stopped in between. */

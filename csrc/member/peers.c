@@ -6,7 +6,8 @@
 #include "base/err.h"
 #include "member/internal.h"
 
-#define BACKOFF_MAX 4u /* times retry_ms */
+#define BACKOFF_MAX 4u           /* times retry_ms */
+#define BACKOFF_UNWANTED_MAX 32u /* the same for a peer whose word alone is awaited */
 
 /* Own links carry the peer's index: odd, index << 1, count above. */
 enum { LINK_PEER_SHIFT = 1, LINK_PEER_BITS = 10 };
@@ -70,49 +71,73 @@ void dkv_peers_open_link(dkv_peers *peers, const dkv_moment *at, uint16_t index)
     p->outstanding = 0;
     p->pinged = false;
     if (p->reach == DKV_REACH_UNKNOWN) p->reach = DKV_REACH_CONNECTING;
+    dkv_peers_forget_clock(peers, at, index);
     dkv_peers_wake_at(peers, at, at->now_ns + dkv_ns_of_ms(peers->options.timing.silence_ms));
     at->effects->connect(at->effects->user, index, p->link);
 }
 
-void dkv_peers_drop_link(peer *p, const dkv_moment *at) {
+static void drop_link(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+    peer *p = &peers->all[index];
     if (p->link) at->effects->close(at->effects->user, p->link);
     p->link = 0;
+    dkv_peers_forget_clock(peers, at, index);
+}
+
+void dkv_peers_rest(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+    drop_link(peers, at, index);
+    peers->all[index].reach = DKV_REACH_UNKNOWN;
+    peers->all[index].wanted = false;
+    peers->all[index].failures = 0;
+    if (peers->options.trust->is_new) dkv_peers_wake_at(peers, at, at->now_ns);
 }
 
 void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     peer *p = &peers->all[index];
     bool was_down = p->reach == DKV_REACH_DOWN;
     p->reach = DKV_REACH_UP;
-    p->failures = 0; /* `state` stays: a disk that was full is so until the next PONG */
-    p->since_ns = p->used_ns = at->now_ns;
-    dkv_peers_wake_at(peers, at, at->now_ns + dkv_ns_of_ms(peers->options.timing.ping_ms));
-    if (was_down) dkv_peers_log(peers, at, DKV_LOG_INFO, index, "is back");
+    p->failures = 0;
+    p->since_ns = at->now_ns;
+    if (p->wants_word) dkv_peers_ping(peers, at, index);
+    p->wants_word = false;
+    dkv_peers_wake_at(peers, at, dkv_peers_due_up(peers, p));
+    if (was_down)
+        dkv_peers_log(peers, at, p->wanted ? DKV_LOG_INFO : DKV_LOG_DEBUG, index, "is back");
     peers->options.changed(peers->options.user, at, index);
 }
 
 void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, const char *why) {
     peer *p = &peers->all[index];
     dkv_reach was = p->reach;
-    dkv_peers_drop_link(p, at);
+    drop_link(peers, at, index);
     p->reach = DKV_REACH_DOWN;
-    if (p->failures < BACKOFF_MAX) p->failures++;
+    if (p->failures < (p->wanted ? BACKOFF_MAX : BACKOFF_UNWANTED_MAX)) p->failures++;
     int64_t pause = dkv_ns_of_ms(peers->options.timing.retry_ms) * p->failures;
     /* Up to a quarter more, so that a cluster does not knock in step on a node that returns. */
     pause += (int64_t)dkv_rand_below(&peers->rand, (uint64_t)pause / 4 + 1);
     p->retry_ns = at->now_ns + pause;
-    dkv_peers_wake_at(peers, at, p->retry_ns);
+    /* Where only its word is awaited, there is room now to ask somebody else for his. */
+    dkv_peers_wake_at(peers, at, p->wanted ? p->retry_ns : at->now_ns);
     if (was == DKV_REACH_DOWN) return;
-    dkv_peers_log(peers, at, DKV_LOG_WARN, index, why);
+    dkv_peers_log(peers, at, p->wanted ? DKV_LOG_WARN : DKV_LOG_DEBUG, index, why);
     peers->options.changed(peers->options.user, at, index);
 }
 
 dkv_reach dkv_peers_reach(const dkv_peers *peers, uint16_t index) {
-    return peers->all[index].reach;
+    dkv_reach reach = peers->all[index].reach;
+    bool is_next = reach == DKV_REACH_UNKNOWN && dkv_trust_awaits(peers->options.trust, index);
+    return is_next ? DKV_REACH_CONNECTING : reach;
 }
 
 dkv_reach dkv_peers_want(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
-    if (peers->all[index].reach == DKV_REACH_UNKNOWN) dkv_peers_open_link(peers, at, index);
-    return peers->all[index].reach;
+    peer *p = &peers->all[index];
+    if (!p->wanted && p->reach == DKV_REACH_DOWN && !p->link) {
+        p->retry_ns = at->now_ns;
+        dkv_peers_wake_at(peers, at, at->now_ns);
+    }
+    p->wanted = true;
+    p->used_ns = at->now_ns;
+    if (p->reach == DKV_REACH_UNKNOWN) dkv_peers_open_link(peers, at, index);
+    return p->reach;
 }
 
 int dkv_peers_state(const dkv_peers *peers, uint16_t index) {
@@ -127,9 +152,18 @@ bool dkv_peers_send(dkv_peers *peers, const dkv_moment *at, uint16_t index,
         p->since_ns = at->now_ns;
         dkv_peers_wake_at(peers, at, at->now_ns + dkv_ns_of_ms(peers->options.timing.ping_ms));
     }
-    p->used_ns = at->now_ns;
     at->effects->send(at->effects->user, p->link, message);
     return true;
+}
+
+void dkv_peers_ping(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+    peer *p = &peers->all[index];
+    const dkv_trust *trust = peers->options.trust;
+    dkv_message ping = {.kind = DKV_MSG_PING};
+    if (trust->changes <= peers->durable_changes) ping.ping.remembers = trust->remembered[index];
+    p->pinged = true;
+    p->pinged_ns = at->now_ns;
+    dkv_peers_send(peers, at, index, &ping);
 }
 
 /* ---- events ---- */
@@ -179,9 +213,9 @@ static int own_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
 }
 
 int dkv_peers_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
-                      const dkv_message *message, int state) {
+                      const dkv_message *message) {
     return is_own_link(link) ? own_message(peers, at, link, message)
-                             : dkv_peers_accepted_message(peers, at, link, message, state);
+                             : dkv_peers_accepted_message(peers, at, link, message);
 }
 
 void dkv_peers_durable(dkv_peers *peers, const dkv_moment *at, uint64_t changes) {

@@ -4,8 +4,14 @@
  * HELLO_REPLY on. A peer is DOWN when its link is refused or breaks, or when it owes an answer and
  * has said nothing for `silence_ms`; a PING after `ping_ms` gives a busy peer the chance to speak.
  * A link in use is also pinged once a second to compare clocks, and a peer that takes no writes, or
- * whose clock differs, is asked on until that is over; there are no heartbeats beside that. A peer
- * that is DOWN is tried again on a timer, and at once when it greets us.
+ * whose clock differs, is asked on until that is over; there are no heartbeats beside that.
+ *
+ * Links are for those who are wanted. One that nobody has wanted for `idle_ms` is closed. A peer
+ * that is DOWN is tried again on a timer, and at once when it greets us, as long as it is wanted;
+ * then it is forgotten that it was down. A node without requests so comes to rest: no links, no
+ * timers. A new store needs the word of all members (trust.h): it asks a few at a time, the nearest
+ * in the map first, and closes each link when both sides have said what they remember; so one
+ * link serves two new stores.
  *
  * If this node itself was stopped for a while (a debugger, a laptop's lid), it grants every peer a
  * new full period before it judges. */
@@ -23,7 +29,8 @@
 
 typedef enum dkv_reach {
     DKV_REACH_UNKNOWN,    /* no link, none was needed */
-    DKV_REACH_CONNECTING, /* a link is being opened for the first time */
+    DKV_REACH_CONNECTING, /* a link is being opened for the first time, or soon will be, as this
+                             store is new */
     DKV_REACH_UP,
     DKV_REACH_DOWN, /* refused, broken or silent */
 } dkv_reach;
@@ -40,6 +47,7 @@ typedef struct dkv_peers_options {
     uint64_t seed;
     dkv_trust *trust; /* borrows */
     dkv_peers_changed changed;
+    int (*state)(void *user); /* what this node would say to a write now: 0, BUSY or NO_SPACE */
     void *user;
 } dkv_peers_options;
 
@@ -52,7 +60,7 @@ void dkv_peers_del(dkv_peers *peers);
 /* How `peer` is seen, without side effect. This node itself is UP. */
 dkv_reach dkv_peers_reach(const dkv_peers *peers, uint16_t peer);
 
-/* Says that `peer` is needed: opens a link if none was tried. Returns how it is seen now. */
+/* Says that `peer` is wanted: opens a link if none was tried. Returns how it is seen now. */
 dkv_reach dkv_peers_want(dkv_peers *peers, const dkv_moment *at, uint16_t peer);
 
 /* What an UP peer last said it would answer to a write: 0, BUSY or NO_SPACE. */
@@ -74,9 +82,9 @@ void dkv_peers_link_closed(dkv_peers *peers, const dkv_moment *at, dkv_link link
 
 /* Deals with greetings, pings and liveness. Returns the member that sent the message if it is one
  * for somebody else (a request on an accepted link, a reply on an own one), −1 if it was dealt with
- * or had no business there. `state` is what a PONG shall say of this node, see dkv_peers_state. */
+ * or had no business there. */
 int dkv_peers_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
-                      const dkv_message *message, int state);
+                      const dkv_message *message);
 
 /* What the trust had recorded up to `changes` is durable now. */
 void dkv_peers_durable(dkv_peers *peers, const dkv_moment *at, uint64_t changes);

@@ -1,11 +1,17 @@
 #include "member/internal.h"
 
 #define CLOCK_SAMPLE_MS 1000u /* a link in use is pinged this often to compare clocks */
+#define ASKED_MAX 4u          /* members asked for their word at a time */
 
 /* ---- when ---- */
 
 static int64_t earlier(int64_t a, int64_t b) {
     return a < b ? a : b;
+}
+
+/* When the link, or that the peer is DOWN, is forgotten unless it is wanted again. */
+static int64_t rest_due(const dkv_peers *peers, const peer *p) {
+    return p->used_ns + dkv_ns_of_ms(peers->options.timing.idle_ms);
 }
 
 /* Any message breaks a silence, but only a PONG tells that a peer takes writes again and what time
@@ -21,28 +27,30 @@ static int64_t ping_due(const dkv_peers *peers, const peer *p) {
     return due;
 }
 
-/* Whether the link is kept although nobody uses it: this node is still being vouched for, or writes
- * are refused because of what the peer said, which only the peer can take back. */
-static bool is_kept(const dkv_peers *peers, const peer *p) {
-    return peers->options.trust->is_new || p->state || dkv_peers_is_off(p);
-}
-
 int64_t dkv_peers_due_up(const dkv_peers *peers, const peer *p) {
     const dkv_timing *timing = &peers->options.timing;
     int64_t due = ping_due(peers, p);
     if (p->outstanding) return earlier(due, p->since_ns + dkv_ns_of_ms(timing->silence_ms));
-    return is_kept(peers, p) ? due : earlier(due, p->used_ns + dkv_ns_of_ms(timing->idle_ms));
+    return p->wanted ? earlier(due, rest_due(peers, p)) : INT64_MIN;
+}
+
+/* When a peer that is DOWN, and not being connected to, needs attention next. */
+static int64_t due_down(const dkv_peers *peers, uint16_t index) {
+    const peer *p = &peers->all[index];
+    if (p->wanted) return earlier(p->retry_ns, rest_due(peers, p));
+    bool is_awaited = dkv_trust_awaits(peers->options.trust, index);
+    return is_awaited ? INT64_MAX : INT64_MIN; /* ask_for_words tries it again: nobody does */
 }
 
 /* When this peer needs attention next. */
-static int64_t due(const dkv_peers *peers, const peer *p) {
+static int64_t due(const dkv_peers *peers, uint16_t index) {
+    const peer *p = &peers->all[index];
     if (p->reach == DKV_REACH_UP) return dkv_peers_due_up(peers, p);
     if (p->link) {
         if (p->greeted) return INT64_MAX; /* waits for our own disk */
         return p->opened_ns + dkv_ns_of_ms(peers->options.timing.silence_ms);
     }
-    if (p->reach == DKV_REACH_DOWN) return p->retry_ns;
-    return peers->options.trust->is_new ? INT64_MIN : INT64_MAX;
+    return p->reach == DKV_REACH_DOWN ? due_down(peers, index) : INT64_MAX;
 }
 
 /* ---- what ---- */
@@ -52,15 +60,10 @@ static void tick_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     const dkv_timing *timing = &peers->options.timing;
     if (p->outstanding && at->now_ns - p->since_ns >= dkv_ns_of_ms(timing->silence_ms)) {
         dkv_peers_go_down(peers, at, index, "is down: it does not answer");
-    } else if (at->now_ns >= ping_due(peers, p)) {
-        int64_t used_ns = p->used_ns;
-        p->pinged = true;
-        p->pinged_ns = at->now_ns;
-        dkv_peers_send(peers, at, index, &(dkv_message){.kind = DKV_MSG_PING});
-        p->used_ns = used_ns; /* a ping does not keep a link from becoming idle */
-    } else {                  /* idle */
-        dkv_peers_drop_link(p, at);
-        p->reach = DKV_REACH_UNKNOWN;
+    } else if (p->wanted && at->now_ns >= ping_due(peers, p)) {
+        dkv_peers_ping(peers, at, index);
+    } else {
+        dkv_peers_rest(peers, at, index);
     }
 }
 
@@ -70,14 +73,54 @@ static void tick_peer(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
         tick_up(peers, at, index);
     } else if (p->link) {
         dkv_peers_go_down(peers, at, index, "is down: it accepts connections but does not answer");
+    } else if (!p->wanted || at->now_ns >= rest_due(peers, p)) {
+        dkv_peers_rest(peers, at, index);
     } else {
         dkv_peers_open_link(peers, at, index);
     }
 }
 
+/* ---- the word of others for a new store ---- */
+
+static bool is_asked_for_word(const dkv_peers *peers, uint16_t index) {
+    const peer *p = &peers->all[index];
+    return p->link && !p->wanted;
+}
+
+/* Whether its word is awaited and nothing is being done about it. */
+static bool is_to_be_asked(const dkv_peers *peers, uint16_t index) {
+    const peer *p = &peers->all[index];
+    return !p->link && !p->wanted && dkv_trust_awaits(peers->options.trust, index);
+}
+
+/* Asks for the words that a new store still needs, of ASKED_MAX members at a time. */
+static void ask_for_words(dkv_peers *peers, const dkv_moment *at) {
+    if (!peers->options.trust->is_new) return;
+    uint16_t n = peers->options.map->n_members;
+    unsigned asked = 0;
+    for (uint16_t i = 0; i < n; i++) asked += is_asked_for_word(peers, i);
+    for (uint16_t k = 1; k < n && asked < ASKED_MAX; k++) {
+        uint16_t index = (uint16_t)((peers->options.self + k) % n);
+        if (!is_to_be_asked(peers, index)) continue;
+        const peer *p = &peers->all[index];
+        if (p->reach == DKV_REACH_DOWN && p->retry_ns > at->now_ns) {
+            dkv_peers_wake_at(peers, at, p->retry_ns);
+            continue;
+        }
+        dkv_peers_open_link(peers, at, index);
+        asked++;
+    }
+}
+
+/* ---- ticks ---- */
+
 static void forgive_own_pause(dkv_peers *peers, const dkv_moment *at) {
     for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
         peers->all[i].since_ns = peers->all[i].opened_ns = at->now_ns;
+    }
+    for (size_t i = 0; i < peers->inbound.cap; i++) {
+        inbound *in = peers->inbound.slots[i].value;
+        if (in) in->accepted_ns = at->now_ns;
     }
 }
 
@@ -88,14 +131,16 @@ void dkv_peers_tick(dkv_peers *peers, const dkv_moment *at) {
     }
     if (at->now_ns < peers->next_ns) return;
     for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
-        if (i != peers->options.self && due(peers, &peers->all[i]) <= at->now_ns) {
+        if (i != peers->options.self && due(peers, i) <= at->now_ns) {
             tick_peer(peers, at, i);
         }
     }
     peers->next_ns = INT64_MAX;
+    ask_for_words(peers, at);
     for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
-        if (i != peers->options.self) dkv_peers_wake_at(peers, at, due(peers, &peers->all[i]));
+        if (i != peers->options.self) dkv_peers_wake_at(peers, at, due(peers, i));
     }
+    dkv_peers_wake_at(peers, at, dkv_peers_expect_hellos(peers, at));
 }
 
 int64_t dkv_peers_next_timer(const dkv_peers *peers) {

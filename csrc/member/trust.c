@@ -61,8 +61,10 @@ int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, 
     dkv_trust made = {.map = map, .self = self, .store_id = store_id, .is_new = true};
     made.map_digest = dkv_cluster_map_digest(map);
     made.remembered = calloc(map->n_members, sizeof *made.remembered);
+    made.told = calloc(map->n_members, sizeof *made.told);
     made.vouches = calloc(map->n_members, sizeof *made.vouches);
-    int err = made.remembered && made.vouches ? decode(&made, facts) : DKV_ERR_NO_MEMORY;
+    bool complete = made.remembered && made.told && made.vouches;
+    int err = complete ? decode(&made, facts) : DKV_ERR_NO_MEMORY;
     if (err) {
         dkv_trust_free(&made);
         return err;
@@ -74,16 +76,23 @@ int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, 
     return DKV_OK;
 }
 
-void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello, bool answers) {
+void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello) {
     uint64_t *remembered = &trust->remembered[peer];
     if (*remembered == 0 || (*remembered != hello->store_id && hello->in_sync)) {
         *remembered = hello->store_id;
         trust->changes++;
     }
-    if (!answers) return; /* what it says of us then need not be durable */
-    trust->met |= hello->remembers != 0;
-    trust->vouches[peer] = hello->remembers == trust->store_id;
+}
+
+void dkv_trust_told(dkv_trust *trust, uint16_t peer, uint64_t store_id) {
+    trust->met |= store_id != 0;
+    trust->told[peer] = true;
+    trust->vouches[peer] = store_id == trust->store_id;
     judge(trust);
+}
+
+bool dkv_trust_awaits(const dkv_trust *trust, uint16_t peer) {
+    return trust->is_new && peer != trust->self && !trust->told[peer];
 }
 
 bool dkv_trust_is_known(const dkv_trust *trust) {
@@ -134,6 +143,7 @@ uint64_t dkv_trust_origin(const dkv_trust *trust) {
 void dkv_trust_free(dkv_trust *trust) {
     if (!trust) return;
     free(trust->remembered);
+    free(trust->told);
     free(trust->vouches);
     *trust = (dkv_trust){0};
 }

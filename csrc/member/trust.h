@@ -8,8 +8,9 @@
  * Rules:
  * 1. Each node remembers, durably, the store id of every peer, from the first store of it that it
  *    meets. It answers no greeting before what it remembers is durable.
- * 2. A peer vouches for this store when it answers our greeting with this very store id: it has
- *    never met another store of this node, and will not forget this one.
+ * 2. A peer vouches for this store when it says, in its answer to our greeting or in a PING, that
+ *    it remembers this very store: it has never met another store of this node, and will not forget
+ *    this one.
  * 3. A new store becomes in sync when all other members vouch for it. That is durable, too. Until
  *    one of them remembers a store of this node, it coordinates no write: what it confirmed could
  *    be lost unnoticed.
@@ -35,7 +36,8 @@ typedef struct dkv_trust {
     bool in_sync;
     bool is_new;          /* has never been in sync */
     uint64_t *remembered; /* by member: store id, 0 = never met */
-    bool *vouches;        /* by member: vouches for this store */
+    bool *told;           /* by member: has told which store of this node it remembers */
+    bool *vouches;        /* by member: it is this one */
     bool met;             /* some peer remembers a store of this node */
     uint64_t map_digest;  /* of the map */
     uint64_t changes;     /* grows with every change of what must be durable */
@@ -47,8 +49,15 @@ typedef struct dkv_trust {
 int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, uint64_t store_id,
                    dkv_slice facts);
 
-/* Takes in what `peer` said of itself and, if it answered our greeting, of this node. */
-void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello, bool answers);
+/* Takes in what `peer` said of itself. What it said of this node need not be durable there, unless
+ * it answered a greeting: see dkv_trust_told. */
+void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello);
+
+/* `peer` has said which store of this node it remembers durably. */
+void dkv_trust_told(dkv_trust *trust, uint16_t peer, uint64_t store_id);
+
+/* Whether this store needs the word of `peer` and has not got it. */
+bool dkv_trust_awaits(const dkv_trust *trust, uint16_t peer);
 
 /* Whether somebody would notice if this store were replaced. */
 bool dkv_trust_is_known(const dkv_trust *trust);

@@ -33,6 +33,7 @@ typedef struct dkv_hello {
     uint64_t remembers;  /* store id that the sender remembers of the receiver; 0 = none */
     bool in_sync;        /* the sender's store has lost nothing that it confirmed */
     uint64_t wall_ms;    /* the sender's wall clock */
+    int state;           /* what the sender would say to a write now: 0, BUSY, NO_SPACE */
     int err;             /* HELLO_REPLY: 0, or why the link is refused */
 } dkv_hello;
 
@@ -42,13 +43,17 @@ typedef struct dkv_message {
     union {
         dkv_hello hello; /* HELLO, HELLO_REPLY */
         struct {
+            uint64_t remembers; /* store id that the sender remembers of the receiver, durably;
+                                   0 = it does not say */
+        } ping;
+        struct {
             uint64_t wall_ms;
-            int state; /* as in `state` below */
+            int state; /* as in HELLO */
         } pong;
         dkv_record apply;
         struct {
             int err;
-            int state; /* what the replica would say to the next write: 0, BUSY, NO_SPACE */
+            int state; /* as in HELLO */
         } apply_reply;
         dkv_slice fetch; /* the key */
         struct {

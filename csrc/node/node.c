@@ -41,6 +41,11 @@ static void peer_changed(void *user, const dkv_moment *at, uint16_t peer) {
     become_ready(node, at);
 }
 
+static int own_state(void *user) {
+    const dkv_node *node = user;
+    return dkv_replica_state(node->replica);
+}
+
 static int make_peers(dkv_node *node, const dkv_node_options *options, uint16_t self,
                       dkv_timing timing) {
     return dkv_peers_new(
@@ -51,6 +56,7 @@ static int make_peers(dkv_node *node, const dkv_node_options *options, uint16_t 
             .seed = options->seed,
             .trust = &node->trust,
             .changed = peer_changed,
+            .state = own_state,
             .user = node,
         },
         &node->peers);
@@ -195,7 +201,7 @@ static void tick(dkv_node *node, const dkv_moment *at) {
 
 static void message_came(dkv_node *node, const dkv_moment *at, dkv_link link,
                          const dkv_message *message) {
-    int peer = dkv_peers_message(node->peers, at, link, message, dkv_replica_state(node->replica));
+    int peer = dkv_peers_message(node->peers, at, link, message);
     if (peer >= 0) dkv_replica_message(node->replica, at, link, (uint16_t)peer, message);
 }
 

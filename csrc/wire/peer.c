@@ -45,6 +45,7 @@ static void fill_hello(const dkv_hello *from, parts *to) {
     to->hello.in_sync = from->in_sync;
     to->hello.wall_ms = from->wall_ms;
     to->hello.err = from->err;
+    to->hello.state = from->state;
     to->message.hello = &to->hello;
 }
 
@@ -91,6 +92,7 @@ static void fill_message(const dkv_message *from, parts *to) {
     case DKV_MSG_HELLO_REPLY: fill_hello(&from->hello, to); break;
     case DKV_MSG_PING:
         dkv__v1__ping__init(&to->ping);
+        to->ping.remembers = from->ping.remembers;
         to->message.ping = &to->ping;
         break;
     case DKV_MSG_PONG:
@@ -139,6 +141,7 @@ static int read_hello(const Dkv__V1__Hello *from, dkv_hello *out) {
     };
     if (dkv_wire_read_name(from->cluster, &out->cluster)) return DKV_ERR_PROTOCOL;
     if (dkv_wire_read_name(from->node_id, &out->node_id)) return DKV_ERR_PROTOCOL;
+    if (dkv_wire_read_err(from->state, &out->state)) return DKV_ERR_PROTOCOL;
     return dkv_wire_read_err(from->err, &out->err);
 }
 
@@ -182,7 +185,7 @@ static int read_message(const Dkv__V1__Message *from, dkv_message *out) {
     switch (from->body_case) {
     case DKV__V1__MESSAGE__BODY_HELLO: return read_hello(from->hello, &out->hello);
     case DKV__V1__MESSAGE__BODY_HELLO_REPLY: return read_hello(from->hello_reply, &out->hello);
-    case DKV__V1__MESSAGE__BODY_PING: return DKV_OK;
+    case DKV__V1__MESSAGE__BODY_PING: out->ping.remembers = from->ping->remembers; return DKV_OK;
     case DKV__V1__MESSAGE__BODY_PONG:
         out->pong.wall_ms = from->pong->wall_ms;
         return dkv_wire_read_err(from->pong->state, &out->pong.state);

@@ -276,6 +276,31 @@ static inline void advance(unsigned ms) {
         CHECK(condition);                                                      \
     } while (0)
 
+/* ---- clients ---- */
+
+static inline const answer *ask(int i, const dkv_request *request) {
+    CHECK(n_asked + 1 < ANSWERS_MAX);
+    uint64_t handle = ++n_asked;
+    step(i, (dkv_event){.kind = DKV_EVENT_REQUEST, .request = {handle, request}});
+    return &answers[handle];
+}
+
+static inline const answer *put(int i, const char *key, const char *value, dkv_level level) {
+    const answer *a = ask(i, &(dkv_request){.op = DKV_OP_PUT,
+                                            .level = level,
+                                            .key = dkv_slice_of(key),
+                                            .value = dkv_slice_of(value)});
+    settle();
+    return a;
+}
+
+static inline const answer *get(int i, const char *key, dkv_level level) {
+    const answer *a =
+        ask(i, &(dkv_request){.op = DKV_OP_GET, .level = level, .key = dkv_slice_of(key)});
+    settle();
+    return a;
+}
+
 /* ---- the cluster ---- */
 
 static inline void start(int i) {
@@ -310,6 +335,18 @@ static inline void kill(int i) {
     break_links(i);
 }
 
+/* Every node reads a key of every other, so that all links are open. */
+static inline void meet(void) {
+    for (int i = 0; i < n_nodes * 20; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%d", i / n_nodes);
+        if (nodes[i % n_nodes].node) get(i % n_nodes, key, DKV_LEVEL_ALL);
+    }
+    memset(delivered, 0, sizeof delivered);
+    memset(answers, 0, sizeof answers);
+    n_asked = 0;
+}
+
 /* Nodes n1 .. n`count` with N = `replication`; those in `absent` (bit i: node i) are not there. */
 static inline void setup_without(int count, uint8_t replication, unsigned absent) {
     n_nodes = count;
@@ -338,6 +375,7 @@ static inline void setup_without(int count, uint8_t replication, unsigned absent
 
 static inline void setup(int count, uint8_t replication) {
     setup_without(count, replication, 0);
+    meet();
 }
 
 static inline void lose_parked(void) {
@@ -417,31 +455,6 @@ static inline void say_request(int from, int to, const dkv_message *message) {
 /* ... or on the one that `to` has opened. */
 static inline void say_reply(int from, int to, const dkv_message *message) {
     say(to, from, true, message);
-}
-
-/* ---- clients ---- */
-
-static inline const answer *ask(int i, const dkv_request *request) {
-    CHECK(n_asked + 1 < ANSWERS_MAX);
-    uint64_t handle = ++n_asked;
-    step(i, (dkv_event){.kind = DKV_EVENT_REQUEST, .request = {handle, request}});
-    return &answers[handle];
-}
-
-static inline const answer *put(int i, const char *key, const char *value, dkv_level level) {
-    const answer *a = ask(i, &(dkv_request){.op = DKV_OP_PUT,
-                                            .level = level,
-                                            .key = dkv_slice_of(key),
-                                            .value = dkv_slice_of(value)});
-    settle();
-    return a;
-}
-
-static inline const answer *get(int i, const char *key, dkv_level level) {
-    const answer *a =
-        ask(i, &(dkv_request){.op = DKV_OP_GET, .level = level, .key = dkv_slice_of(key)});
-    settle();
-    return a;
 }
 
 /* Puts a record into one store behind the replicas' backs; a NULL value is a tombstone. */

@@ -111,6 +111,7 @@ static dkv_hello any_hello(void) {
         .remembers = dkv_rand_next(&dice),
         .in_sync = below(2),
         .wall_ms = dkv_rand_next(&dice),
+        .state = below(2) ? DKV_ERR_BUSY : 0,
         .err = below(2) ? any_err() : 0,
     };
 }
@@ -121,7 +122,7 @@ static dkv_message any_message(dkv_message_kind kind) {
     switch (kind) {
     case DKV_MSG_HELLO:
     case DKV_MSG_HELLO_REPLY: m.hello = any_hello(); break;
-    case DKV_MSG_PING: break;
+    case DKV_MSG_PING: m.ping.remembers = dkv_rand_next(&dice); break;
     case DKV_MSG_PONG:
         m.pong.wall_ms = dkv_rand_next(&dice);
         m.pong.state = below(2) ? DKV_ERR_BUSY : 0;
@@ -181,7 +182,7 @@ static bool same_hello(const dkv_hello *a, const dkv_hello *b) {
     return dkv_slice_eq(a->cluster, b->cluster) && dkv_slice_eq(a->node_id, b->node_id) &&
            a->epoch == b->epoch && a->map_digest == b->map_digest && a->store_id == b->store_id &&
            a->remembers == b->remembers && a->in_sync == b->in_sync && a->wall_ms == b->wall_ms &&
-           a->err == b->err;
+           a->state == b->state && a->err == b->err;
 }
 
 static bool same_message(const dkv_message *a, const dkv_message *b) {
@@ -189,7 +190,7 @@ static bool same_message(const dkv_message *a, const dkv_message *b) {
     switch (a->kind) {
     case DKV_MSG_HELLO:
     case DKV_MSG_HELLO_REPLY: return same_hello(&a->hello, &b->hello);
-    case DKV_MSG_PING: return true;
+    case DKV_MSG_PING: return a->ping.remembers == b->ping.remembers;
     case DKV_MSG_PONG: return a->pong.wall_ms == b->pong.wall_ms && a->pong.state == b->pong.state;
     case DKV_MSG_APPLY: return same_record(&a->apply, &b->apply);
     case DKV_MSG_APPLY_REPLY:
@@ -255,6 +256,7 @@ static void each_message_within_limits(void *user, const dkv_message *m) {
         check_bytes(m->hello.cluster, 1, DKV_NAME_MAX);
         check_bytes(m->hello.node_id, 1, DKV_NAME_MAX);
         check_err(m->hello.err);
+        check_err(m->hello.state);
         return;
     case DKV_MSG_PING: return;
     case DKV_MSG_PONG: check_err(m->pong.state); return;
