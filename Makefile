@@ -7,6 +7,7 @@
 #   make ctests   the C tests alone                     make test-asan, test-tsan: under a sanitizer
 #   make soak     long randomised simulation            make clean    removes what was built
 #   make wheel    dist/dkv-*.whl, which needs nothing but Python 3.11 or later and glibc 2.36
+#   make fuzz     looks for inputs that break something: FUZZ_SECONDS for each target
 #   make bench    dkv beside Redis, etcd and memcached, in one run (some minutes)
 #   make bench-check BASE=rev    this tree beside another commit: fails if it costs more CPU
 #
@@ -15,6 +16,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 SEEDS ?= 1000
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 BASE ?= HEAD
@@ -97,6 +100,11 @@ wheel: build
 soak: build
 	@echo "simulating $(SEEDS) seeds"
 	@$(PY) -m dkv.sim --seeds $(SEEDS)
+
+.PHONY: fuzz
+fuzz: test-packages build
+	@echo "compiling the fuzz targets"
+	@$(PY) tests/fuzz/run.py --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 lint: test-packages build
 	@$(PY) -m pytest tests/lint

@@ -3,8 +3,9 @@
 #   make -f csrc/build.mk [targets] [OUT=build/release] [CC=gcc] [SAN=address,undefined]
 #                         [PLANT=CONFIRM_BEFORE_SYNC] [PYTHON=python3] [WERROR=1]
 #
-# Targets: all (node + extensions), node, ext, ctests, lib, loads (for `make bench`). setup.py calls
-# this file, so there is one description of the build. Everything it writes is below $(OUT).
+# Targets: all (node + extensions), node, ext, ctests, lib, loads (for `make bench`), fuzz (with
+# CC=clang SAN=address,undefined,fuzzer-no-link). setup.py calls this file, so there is one
+# description of the build. Everything it writes is below $(OUT).
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -65,9 +66,10 @@ LIBNET := $(OUT)/libdkv-net.a
 NODE := $(OUT)/bin/dkv-node
 EXT := $(if $(PY_CORE_SRCS),$(OUT)/py/_core.abi3.so) $(if $(PY_NET_SRCS),$(OUT)/py/_net.abi3.so)
 CTESTS := $(CTEST_SRCS:tests/c/%.c=$(OUT)/ctests/%)
+FUZZERS := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(wildcard tests/fuzz/*.c))
 LOADS := $(patsubst tests/bench/%.c,$(OUT)/loads/%,$(wildcard tests/bench/*_load.c))
 
-.PHONY: all lib node ext ctests loads
+.PHONY: all lib node ext ctests loads fuzz
 .SECONDARY:
 all: node ext
 lib: $(LIBCORE) $(LIBNET)
@@ -75,6 +77,7 @@ node: $(NODE)
 ext: $(EXT)
 ctests: $(CTESTS)
 loads: $(LOADS)
+fuzz: $(FUZZERS)
 
 $(OUT)/gen/%.pb-c.c $(OUT)/gen/%.pb-c.h &: proto/%.proto
 	@mkdir -p $(@D)
@@ -131,5 +134,9 @@ $(OUT)/ctests/%: $(OUT)/obj/tests/c/%.o $(LIBNET) $(LIBCORE)
 $(OUT)/loads/%: $(OUT)/obj/tests/bench/%.o $(LIBNET) $(LIBCORE)
 	@mkdir -p $(@D)
 	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
+
+$(OUT)/fuzz/%: $(OUT)/obj/tests/fuzz/%.o $(OUT)/obj/node/config.o $(LIBCORE)
+	@mkdir -p $(@D)
+	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(CORE_LIBS) -lyaml
 
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The ways in which the C tests are built: arguments of csrc/build.mk.
+# The ways in which C tests and fuzz targets are built: arguments of csrc/build.mk.
 C_BUILDS = {
     "gcc": ["CC=gcc", "WERROR=1"],
     "asan": ["CC=clang", "WERROR=1", "SAN=address,undefined"],
     "tsan": ["CC=clang", "WERROR=1", "SAN=thread"],
+    "fuzz": ["CC=clang", "WERROR=1", "SAN=address,undefined,fuzzer-no-link", "OPT=-O1 -g"],
 }
 
 
