@@ -5,7 +5,7 @@
 #   make test     every test
 #   make lint     layout, style, types, clang-tidy      make format   lays the code out
 #   make ctests   the C tests alone                     make test-asan, test-tsan: under a sanitizer
-#   make soak     long randomised simulation            make clean    removes what was built
+#   make soak     campaigns of SEEDS=1000 seeds         make clean    removes what was built
 #   make wheel    dist/dkv-*.whl, which needs nothing but Python 3.11 or later and glibc 2.36
 #   make fuzz     looks for inputs that break something: FUZZ_SECONDS for each target
 #   make bench    dkv beside Redis, etcd and memcached, in one run (some minutes)
@@ -15,6 +15,7 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+SEED ?= 1
 SEEDS ?= 1000
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
@@ -99,7 +100,7 @@ wheel: build
 
 soak: build
 	@echo "simulating $(SEEDS) seeds"
-	@$(PY) -m dkv.sim --seeds $(SEEDS)
+	@$(PY) -m dkv.sim --seed $(SEED) --seeds $(SEEDS)
 
 .PHONY: fuzz
 fuzz: test-packages build

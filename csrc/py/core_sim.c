@@ -1,5 +1,5 @@
 /* dkv._core.World: a simulated world with Python's manners. Nodes are spoken of by index; times are
- * nanoseconds. dkv/sim.py is the class that people see.
+ * nanoseconds. dkv/sim/world.py is the class that people see.
  *
  * The GIL is given up while the world runs. A world belongs to one thread at a time: a second one
  * that calls meanwhile gets a RuntimeError. */
@@ -60,15 +60,15 @@ static PyObject *world_new(PyTypeObject *type, PyObject *args, PyObject *keyword
                             "disk_max_us", "segment_bytes", "trace", NULL};
     PyObject *replication, *members;
     unsigned long long seed;
-    int keep_trace;
+    int keep_trace, heavy_tail;
     dkv_world_options options = {0};
     dkv_timing *timing = &options.timing;
     dkv_net_options *net = &options.net;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "OOK(IIIIII)(IIIIIIII)IIp:World", names, &replication, &members, &seed,
+            args, keywords, "OOK(IIIIII)(IIpIIIIII)IIp:World", names, &replication, &members, &seed,
             &timing->attempt_ms, &timing->connect_ms, &timing->ping_ms, &timing->silence_ms,
-            &timing->retry_ms, &timing->idle_ms, &net->latency_min_us, &net->latency_max_us,
-            &net->slow_ppm, &net->connect_timeout_ms, &net->break_ppm, &net->drop_ppm,
+            &timing->retry_ms, &timing->idle_ms, &net->latency.low_us, &net->latency.high_us,
+            &heavy_tail, &net->slow_ppm, &net->connect_timeout_ms, &net->break_ppm, &net->drop_ppm,
             &net->duplicate_ppm, &net->reorder_ppm, &options.disk_max_us, &options.segment_bytes,
             &keep_trace)) {
         return NULL;
@@ -79,6 +79,7 @@ static PyObject *world_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     options.seed = seed;
     options.map = map;
     options.keep_trace = keep_trace;
+    net->latency.heavy_tail = heavy_tail;
     dkv_world *world;
     int err;
     Py_BEGIN_ALLOW_THREADS err = dkv_world_new(&options, &world);
@@ -278,6 +279,39 @@ static PyObject *world_capacity(PyObject *object, PyObject *args) {
     return Py_NewRef(Py_None);
 }
 
+static PyObject *world_disk_bytes(PyObject *object, PyObject *index) {
+    uint16_t node;
+    if (get_node(object, index, &node)) return NULL;
+    return PyLong_FromUnsignedLongLong(dkv_world_disk_bytes(((world_object *)object)->world, node));
+}
+
+static PyObject *world_slow_disk(PyObject *object, PyObject *args) {
+    unsigned node, max_us;
+    unsigned long long bytes_per_s;
+    if (!PyArg_ParseTuple(args, "IIK:slow_disk", &node, &max_us, &bytes_per_s) ||
+        check_node(object, node)) {
+        return NULL;
+    }
+    dkv_world_slow_disk(((world_object *)object)->world, (uint16_t)node, max_us, bytes_per_s);
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *world_slow_way(PyObject *object, PyObject *args) {
+    unsigned from, to;
+    int heavy_tail;
+    unsigned long long bytes_per_s;
+    dkv_way way = {0};
+    if (!PyArg_ParseTuple(args, "II(IIp)K:slow_way", &from, &to, &way.latency.low_us,
+                          &way.latency.high_us, &heavy_tail, &bytes_per_s) ||
+        check_node(object, from) || check_node(object, to)) {
+        return NULL;
+    }
+    way.latency.heavy_tail = heavy_tail;
+    way.bytes_per_s = bytes_per_s;
+    dkv_world_slow_way(((world_object *)object)->world, (uint16_t)from, (uint16_t)to, &way);
+    return Py_NewRef(Py_None);
+}
+
 static PyObject *world_fail_syncs(PyObject *object, PyObject *args) {
     unsigned node, count;
     if (!PyArg_ParseTuple(args, "II:fail_syncs", &node, &count) || check_node(object, node)) {
@@ -354,9 +388,57 @@ static PyObject *world_holding(PyObject *object, PyObject *key_object) {
     return tuple;
 }
 
+static PyObject *holding_new(uint16_t node, const dkv_store_entry *held) {
+    return Py_BuildValue("(iON)", (int)node, held->kind == DKV_KIND_TOMBSTONE ? Py_True : Py_False,
+                         version_new(held->version));
+}
+
+typedef struct differences {
+    PyObject *list; /* NULL: an exception is set */
+} differences;
+
+/* (key, ((node, is a tombstone, version or None), ...)) */
+static void add_difference(void *user, const dkv_sim_difference *what) {
+    differences *d = user;
+    PyObject *holders = d->list ? PyTuple_New(what->n) : NULL;
+    for (uint8_t i = 0; holders && i < what->n; i++) {
+        PyObject *holding = holding_new(what->nodes[i], &what->held[i]);
+        if (!holding || PyTuple_SetItem(holders, i, holding)) Py_CLEAR(holders);
+    }
+    PyObject *row = holders
+                        ? Py_BuildValue("(y#N)", what->key.len ? (const char *)what->key.data : "",
+                                        (Py_ssize_t)what->key.len, holders)
+                        : NULL;
+    if (!row || PyList_Append(d->list, row)) Py_CLEAR(d->list);
+    Py_XDECREF(row);
+}
+
+static PyObject *world_differences(PyObject *object, PyObject *unused) {
+    (void)unused;
+    dkv_world *world = world_of(object);
+    if (!world) return NULL;
+    differences found = {PyList_New(0)};
+    uint64_t count;
+    int err = dkv_world_differences(world, add_difference, &found, &count);
+    if (!err || !found.list) return found.list;
+    Py_DECREF(found.list);
+    return dkv_py_raise(errors_of(object), err, NULL);
+}
+
+/* How many keys there are that differ. */
+static PyObject *world_count_differences(PyObject *object, PyObject *unused) {
+    (void)unused;
+    dkv_world *world = world_of(object);
+    uint64_t count;
+    if (!world) return NULL;
+    int err = dkv_world_differences(world, NULL, NULL, &count);
+    if (err) return dkv_py_raise(errors_of(object), err, NULL);
+    return PyLong_FromUnsignedLongLong(count);
+}
+
 /* ---- what was ---- */
 
-/* The entries of the trace from number `first` on: (time, node or -1, kind, text) each. */
+/* The entries of the trace from number `first` on: (time, node or -1, peer or -1, kind, text). */
 static PyObject *world_trace(PyObject *object, PyObject *first_object) {
     dkv_world *world = world_of(object);
     if (!world) return NULL;
@@ -368,9 +450,10 @@ static PyObject *world_trace(PyObject *object, PyObject *first_object) {
     for (uint64_t i = first; list && i < trace->added; i++) {
         const dkv_trace_entry *entry = dkv_trace_at(trace, i);
         int node = entry->node == DKV_TRACE_NOBODY ? -1 : entry->node;
+        int peer = entry->peer == DKV_TRACE_NOBODY ? -1 : entry->peer;
         PyObject *text =
             PyUnicode_DecodeUTF8(entry->text, (Py_ssize_t)strlen(entry->text), "replace");
-        PyObject *row = text ? Py_BuildValue("(LisO)", (long long)entry->time_ns, node,
+        PyObject *row = text ? Py_BuildValue("(LiisO)", (long long)entry->time_ns, node, peer,
                                              dkv_trace_kind_name(entry->kind), text)
                              : NULL;
         Py_XDECREF(text);
@@ -385,10 +468,11 @@ static PyObject *world_counts(PyObject *object, PyObject *unused) {
     (void)unused;
     dkv_world *world = world_of(object);
     if (!world) return NULL;
-    return Py_BuildValue(
-        "(LKKKK)", (long long)dkv_world_now(world), (unsigned long long)dkv_world_ops(world),
-        (unsigned long long)dkv_world_messages(world), (unsigned long long)dkv_world_events(world),
-        (unsigned long long)dkv_world_trace(world)->hash);
+    dkv_sim_counts counts = dkv_world_counts(world);
+    return Py_BuildValue("(LKKKK)", (long long)dkv_world_now(world),
+                         (unsigned long long)dkv_world_ops(world),
+                         (unsigned long long)counts.messages, (unsigned long long)counts.events,
+                         (unsigned long long)dkv_world_trace(world)->hash);
 }
 
 static PyObject *indices_new(const dkv_member *member) {
@@ -430,11 +514,21 @@ static PyObject *violation_new(const dkv_violation *violation) {
                          dkv_rule_sentence(violation->rule), ops, violation->text);
 }
 
+/* How many faults of each kind there were: bit i of `faults` is the i-th. */
+static PyObject *fault_counts_new(const dkv_campaign_report *report) {
+    PyObject *counts = PyTuple_New(DKV_FAULTS);
+    for (int i = 0; counts && i < DKV_FAULTS; i++) {
+        PyObject *count = PyLong_FromUnsignedLong(report->n_faults[i]);
+        if (!count || PyTuple_SetItem(counts, i, count)) Py_CLEAR(counts);
+    }
+    return counts;
+}
+
 static PyObject *report_new(const dkv_campaign_report *report) {
     return Py_BuildValue(
-        "{s:N,s:I,s:I,s:i,s:i,s:K,s:K,s:K,s:K,s:K,s:K,s:L}", "violation",
+        "{s:N,s:I,s:N,s:i,s:i,s:K,s:K,s:K,s:K,s:K,s:K,s:L}", "violation",
         report->ok ? Py_NewRef(Py_None) : violation_new(&report->violation), "faults",
-        (unsigned)report->faults, "n_faults", (unsigned)report->n_faults, "n_nodes",
+        (unsigned)report->faults, "n_faults", fault_counts_new(report), "n_nodes",
         (int)report->n_nodes, "replication", (int)report->replication, "ops",
         (unsigned long long)report->ops, "applied", (unsigned long long)report->applied, "found",
         (unsigned long long)report->found, "messages", (unsigned long long)report->messages,
@@ -444,9 +538,12 @@ static PyObject *report_new(const dkv_campaign_report *report) {
 
 static PyObject *world_campaign(PyObject *class, PyObject *args) {
     unsigned long long seed;
-    int keep_trace;
+    int heal, keep_trace;
     dkv_campaign_options options = {0};
-    if (!PyArg_ParseTuple(args, "KIp:campaign", &seed, &options.faults, &keep_trace)) return NULL;
+    if (!PyArg_ParseTuple(args, "KIpp:campaign", &seed, &options.faults, &heal, &keep_trace)) {
+        return NULL;
+    }
+    options.heal = heal;
     options.keep_trace = keep_trace;
     const dkv_core_state *state = PyType_GetModuleState((PyTypeObject *)class);
     dkv_campaign_report report;
@@ -489,11 +586,16 @@ static PyMethodDef world_methods[] = {
     {"capacity", world_capacity, METH_VARARGS, "Limits the disk to so many bytes."},
     {"fail_syncs", world_fail_syncs, METH_VARARGS, "Makes the next syncs fail."},
     {"fail_reads", world_fail_reads, METH_VARARGS, "Makes the next reads fail."},
+    {"disk_bytes", world_disk_bytes, METH_O, "What the files on a disk need."},
+    {"slow_disk", world_slow_disk, METH_VARARGS, "Sets how long a disk takes."},
+    {"slow_way", world_slow_way, METH_VARARGS, "Sets what the way from a node to another is like."},
     {"cut", world_cut, METH_VARARGS, "Cuts the way from one node to another."},
     {"join", world_join, METH_VARARGS, "Joins the way from one node to another."},
     {"heal", world_heal, METH_NOARGS, "Joins all ways."},
     {"state", world_state, METH_O, "\"running\", \"paused\" or \"down\"."},
     {"holding", world_holding, METH_O, "The version that each node holds of a key."},
+    {"differences", world_differences, METH_NOARGS, "The keys whose replicas differ."},
+    {"count_differences", world_count_differences, METH_NOARGS, "How many there are."},
     {"trace", world_trace, METH_O, "The trace from an entry on."},
     {"counts", world_counts, METH_NOARGS, "(now, ops, messages, events, trace hash)"},
     {"map", world_map, METH_NOARGS, "(replication, members)"},

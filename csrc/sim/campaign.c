@@ -11,10 +11,11 @@
 #define MS 1000000LL
 #define CLIENTS_MAX 8u
 #define KEYS_MAX 12u
-#define NODES_MAX 9u
-#define OPS_MAX 1500u        /* the check compares them pairwise */
-#define QUIET_NS (9000 * MS) /* longer than any deadline, and than it takes to find each other */
-#define BUSY_MAX 10u         /* tries, half a second apart */
+#define NODES_MAX 12u
+#define OPS_MAX 1500u         /* the check compares them pairwise */
+#define QUIET_NS (9000 * MS)  /* longer than any deadline, and than it takes to find each other */
+#define HEAL_NS (120000 * MS) /* from the end of all faults until all replicas are identical */
+#define BUSY_MAX 10u          /* tries, half a second apart */
 #define NO_OP DKV_CHECK_NO_OP
 
 const char *dkv_fault_name(dkv_fault fault) {
@@ -39,6 +40,7 @@ typedef struct campaign {
     dkv_check *check;
     dkv_chaos chaos;
     uint32_t faults;
+    bool heal;
     client clients[CLIENTS_MAX];
     unsigned n_clients;
     unsigned n_keys;
@@ -63,17 +65,25 @@ static uint32_t pick(campaign *c, const uint32_t *of, size_t n) {
 
 /* ---- the world ---- */
 
-static int add_member(campaign *c, dkv_cluster_map *map, unsigned number, unsigned zones) {
+/* How nodes are spread: 0 zones or hosts mean that none are named. */
+typedef struct places {
+    unsigned zones;
+    unsigned hosts;
+} places;
+
+static int add_member(campaign *c, dkv_cluster_map *map, unsigned number, places among) {
     uint32_t indices[32];
     uint32_t n = 1 + (uint32_t)below(c, 32);
     for (uint32_t i = 0; i < n; i++) indices[i] = i;
-    char id[16], zone[16];
+    char id[16], zone[16], host[16];
     snprintf(id, sizeof id, "n%u", number);
-    snprintf(zone, sizeof zone, "z%u", (unsigned)below(c, zones + 1));
-    return dkv_cluster_map_add(
-        map,
-        &(dkv_member){
-            .id = id, .zone = zones ? zone : NULL, .token_indices = indices, .n_token_indices = n});
+    snprintf(zone, sizeof zone, "z%u", (unsigned)below(c, among.zones + 1));
+    snprintf(host, sizeof host, "h%u", (unsigned)below(c, among.hosts + 1));
+    return dkv_cluster_map_add(map, &(dkv_member){.id = id,
+                                                  .zone = among.zones ? zone : NULL,
+                                                  .host = among.hosts ? host : NULL,
+                                                  .token_indices = indices,
+                                                  .n_token_indices = n});
 }
 
 static int make_map(campaign *c, dkv_cluster_map **out) {
@@ -81,14 +91,16 @@ static int make_map(campaign *c, dkv_cluster_map **out) {
     unsigned most = nodes < DKV_REPLICATION_MAX ? nodes : DKV_REPLICATION_MAX;
     uint8_t replication = (uint8_t)(1 + below(c, most));
     if (nodes >= 3 && below(c, 2)) replication = 3;
-    unsigned zones = below(c, 2) ? (unsigned)below(c, nodes) : 0;
+    places among = {.zones = below(c, 2) ? (unsigned)below(c, nodes) : 0,
+                    .hosts = below(c, 4) ? 0 : (unsigned)below(c, nodes)};
     int err = dkv_cluster_map_new("sim", replication, out);
-    for (unsigned i = 1; !err && i <= nodes; i++) err = add_member(c, *out, i, zones);
+    for (unsigned i = 1; !err && i <= nodes; i++) err = add_member(c, *out, i, among);
     return err;
 }
 
 static dkv_net_options choose_net(campaign *c) {
-    dkv_net_options net = {.latency_max_us = PICK(c, 200, 500, 500, 2000, 20000),
+    dkv_net_options net = {.latency.high_us = PICK(c, 200, 500, 500, 2000, 20000),
+                           .latency.heavy_tail = below(c, 4) == 0,
                            .slow_ppm = PICK(c, 0, 0, 1000, 20000)};
     if (c->faults >> DKV_FAULT_BREAK & 1) net.break_ppm = PICK(c, 100, 1000, 10000);
     if (c->faults >> DKV_FAULT_DATAGRAM & 1) {
@@ -273,21 +285,32 @@ static bool check_serving(campaign *c, int *err, dkv_violation *out) {
     return true;
 }
 
+/* Gives the nodes time to become identical, if they can. */
+static bool check_converged(campaign *c, int *err, dkv_violation *out) {
+    int64_t end = dkv_world_now(c->world) + HEAL_NS;
+    while (c->heal && !dkv_check_converged(c->world, out)) {
+        if (dkv_world_now(c->world) >= end) return false;
+        if (!pass(c, 1000 * MS, false, err, out)) return false;
+    }
+    return true;
+}
+
 static bool run(campaign *c, int *err, dkv_violation *out) {
     if (!pass(c, c->length_ns, true, err, out)) return false;
     dkv_chaos_end(&c->chaos);
     if (!pass(c, QUIET_NS, false, err, out)) return false;
+    if (!check_converged(c, err, out)) return false;
     if (!check_disks(c, out)) return false;
     if (!pass(c, QUIET_NS, false, err, out)) return false;
     if (!check_serving(c, err, out)) return false;
     if (!pass(c, QUIET_NS, false, err, out)) return false; /* for the slower of hedged reads */
+    if (!check_converged(c, err, out)) return false;
     return dkv_check_history(c->check, c->world, out) && check_disks(c, out);
 }
 
 static void report_world(const campaign *c, dkv_campaign_report *report) {
     dkv_world *world = c->world;
     report->faults = c->faults;
-    report->n_faults = c->chaos.n_faults;
     report->n_nodes = c->chaos.n_nodes;
     report->replication = (uint8_t)dkv_ring_replication(dkv_world_ring(world));
     report->ops = dkv_world_ops(world);
@@ -297,8 +320,12 @@ static void report_world(const campaign *c, dkv_campaign_report *report) {
         report->applied += good && op->request.op != DKV_OP_GET;
         report->found += good && op->request.op == DKV_OP_GET;
     }
-    report->messages = dkv_world_messages(world);
-    report->events = dkv_world_events(world);
+    dkv_sim_counts counts = dkv_world_counts(world);
+    memcpy(report->n_faults, c->chaos.n_faults, sizeof report->n_faults);
+    report->n_faults[DKV_FAULT_BREAK] = (uint32_t)counts.broken;
+    report->n_faults[DKV_FAULT_DATAGRAM] = (uint32_t)counts.disturbed;
+    report->messages = counts.messages;
+    report->events = counts.events;
     report->trace_hash = dkv_world_trace(world)->hash;
     report->ns = dkv_world_now(world);
 }
@@ -308,10 +335,11 @@ int dkv_sim_campaign(uint64_t seed, const dkv_campaign_options *options,
     campaign *c = calloc(1, sizeof *c);
     if (!c) return DKV_ERR_NO_MEMORY;
     c->rand.state = seed;
+    c->heal = options->heal;
     c->faults = dkv_chaos_choose(&c->rand, options->faults);
     choose_work(c);
     dkv_campaign_report made = {0};
-    int err = dkv_check_new(&c->check);
+    int err = dkv_check_new(options->heal, &c->check);
     if (!err) err = make_world(c, dkv_rand_next(&c->rand), options->keep_trace);
     if (!err) err = dkv_chaos_init(&c->chaos, c->world, c->faults, dkv_rand_next(&c->rand));
     if (!err) {

@@ -1,7 +1,7 @@
 /* Campaigns: a random cluster, a random workload and random faults from one seed, checked by the
  * rules of sim/check.h. The course of one campaign:
  *   1. clients read and write few keys while nodes crash, lose power, stall, lose sight of each
- *      other, have wrong clocks, and full, failing or rotting disks;
+ *      other, have slow links, wrong clocks, and slow, full, failing or rotting disks;
  *   2. all faults end, and time passes;
  *   3. every machine loses power at once, and every disk is checked; all start again;
  *   4. every key is read and written at level all, the whole history is checked, and 3 once more.
@@ -20,9 +20,11 @@
     X(PAUSE, "pause")           \
     X(PARTITION, "partition")   \
     X(ONE_WAY, "one_way")       \
+    X(SLOW_LINK, "slow_link")   \
     X(BREAK, "break")           \
     X(DATAGRAM, "datagram")     \
     X(SKEW, "skew")             \
+    X(SLOW_DISK, "slow_disk")   \
     X(CAPACITY, "capacity")     \
     X(SYNC_ERROR, "sync_error") \
     X(READ_ERROR, "read_error") \
@@ -43,14 +45,16 @@ const char *dkv_fault_name(dkv_fault fault);
 
 typedef struct dkv_campaign_options {
     uint32_t faults; /* 1 << dkv_fault each: a seed chooses among these only */
+    bool
+        heal; /* nodes heal themselves: CONVERGED after 2 and 4, and READ_ORDER, are checked, too */
     bool keep_trace;
 } dkv_campaign_options;
 
 typedef struct dkv_campaign_report {
     bool ok;
-    dkv_violation violation; /* if not ok */
-    uint32_t faults;         /* kinds that the seed chose: 1 << dkv_fault each */
-    uint32_t n_faults;       /* how many there were */
+    dkv_violation violation;       /* if not ok */
+    uint32_t faults;               /* kinds that the seed chose: 1 << dkv_fault each */
+    uint32_t n_faults[DKV_FAULTS]; /* how many of each there were */
     uint16_t n_nodes;
     uint8_t replication;
     uint64_t ops;

@@ -49,10 +49,14 @@ static int64_t duration(dkv_chaos *chaos) {
     return one_in(chaos, 3) ? between(chaos, 500 * MS, 4000 * MS) : between(chaos, MS, 500 * MS);
 }
 
-static void repair_later(dkv_chaos *chaos, dkv_fault fault, uint16_t node, uint16_t peer) {
+static void repair_in(dkv_chaos *chaos, int64_t ns, dkv_fault fault, uint16_t node, uint16_t peer) {
     if (chaos->n_repairs == DKV_CHAOS_REPAIRS_MAX) return;
     chaos->repairs[chaos->n_repairs++] =
-        (dkv_chaos_repair){dkv_world_now(chaos->world) + duration(chaos), fault, node, peer};
+        (dkv_chaos_repair){dkv_world_now(chaos->world) + ns, fault, node, peer};
+}
+
+static void repair_later(dkv_chaos *chaos, dkv_fault fault, uint16_t node, uint16_t peer) {
+    repair_in(chaos, duration(chaos), fault, node, peer);
 }
 
 static void repair(dkv_chaos *chaos, const dkv_chaos_repair *r) {
@@ -60,7 +64,11 @@ static void repair(dkv_chaos *chaos, const dkv_chaos_repair *r) {
     case DKV_FAULT_PAUSE: dkv_world_resume(chaos->world, r->node); break;
     case DKV_FAULT_PARTITION: dkv_world_heal(chaos->world); break;
     case DKV_FAULT_ONE_WAY: dkv_world_join(chaos->world, r->node, r->peer); break;
+    case DKV_FAULT_SLOW_LINK:
+        dkv_world_slow_way(chaos->world, r->node, r->peer, &(dkv_way){0});
+        break;
     case DKV_FAULT_SKEW: dkv_world_skew(chaos->world, r->node, 0); break;
+    case DKV_FAULT_SLOW_DISK: dkv_world_slow_disk(chaos->world, r->node, 0, 0); break;
     case DKV_FAULT_CAPACITY: dkv_world_capacity(chaos->world, r->node, 0); break;
     default: break;
     }
@@ -100,6 +108,41 @@ static void one_way(dkv_chaos *chaos, uint16_t node) {
     repair_later(chaos, DKV_FAULT_ONE_WAY, node, peer);
 }
 
+/* A process is stopped for as long as faults last, or much longer. */
+static void pause(dkv_chaos *chaos, uint16_t node) {
+    dkv_world_pause(chaos->world, node);
+    int64_t ns = one_in(chaos, 4) ? between(chaos, 1000 * MS, 20000 * MS) : duration(chaos);
+    repair_in(chaos, ns, DKV_FAULT_PAUSE, node, 0);
+}
+
+/* A way that takes long for every message, or few bytes a second, or both. */
+static void slow_link(dkv_chaos *chaos, uint16_t node) {
+    uint16_t peer = (uint16_t)dkv_rand_below(&chaos->rand, chaos->n_nodes);
+    dkv_way way = {.latency = {.low_us = (uint32_t)between(chaos, 1000, 50000),
+                               .high_us = (uint32_t)between(chaos, 50000, 300000),
+                               .heavy_tail = one_in(chaos, 2)}};
+    if (peer == node) return;
+    if (one_in(chaos, 2)) way.bytes_per_s = (uint64_t)between(chaos, 10000, 1000000);
+    if (way.bytes_per_s && one_in(chaos, 2)) way.latency = (dkv_latency){0};
+    dkv_world_slow_way(chaos->world, node, peer, &way);
+    repair_later(chaos, DKV_FAULT_SLOW_LINK, node, peer);
+}
+
+static void slow_disk(dkv_chaos *chaos, uint16_t node) {
+    uint32_t max_us = (uint32_t)between(chaos, 1000, 200000);
+    uint64_t bytes_per_s = one_in(chaos, 2) ? (uint64_t)between(chaos, 100000, 10000000) : 0;
+    dkv_world_slow_disk(chaos->world, node, max_us, bytes_per_s);
+    repair_later(chaos, DKV_FAULT_SLOW_DISK, node, 0);
+}
+
+/* The disk is full now, or soon. */
+static void limit_disk(dkv_chaos *chaos, uint16_t node) {
+    uint64_t limit = (uint64_t)between(chaos, 1, 2 << 20);
+    if (one_in(chaos, 3)) limit = dkv_world_disk_bytes(chaos->world, node) + 1;
+    dkv_world_capacity(chaos->world, node, limit);
+    repair_later(chaos, DKV_FAULT_CAPACITY, node, 0);
+}
+
 static void skew(dkv_chaos *chaos, uint16_t node) {
     int64_t most_ms = one_in(chaos, 4) ? 10000 : 400;
     dkv_world_skew(chaos->world, node, between(chaos, -most_ms, most_ms));
@@ -115,17 +158,13 @@ static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
         for (uint16_t i = 0; i < chaos->n_nodes; i++) dkv_world_power_cut(world, i);
         break;
     case DKV_FAULT_STOP: dkv_world_stop(world, node); break;
-    case DKV_FAULT_PAUSE:
-        dkv_world_pause(world, node);
-        repair_later(chaos, kind, node, 0);
-        break;
+    case DKV_FAULT_PAUSE: pause(chaos, node); break;
     case DKV_FAULT_PARTITION: partition(chaos); break;
     case DKV_FAULT_ONE_WAY: one_way(chaos, node); break;
+    case DKV_FAULT_SLOW_LINK: slow_link(chaos, node); break;
     case DKV_FAULT_SKEW: skew(chaos, node); break;
-    case DKV_FAULT_CAPACITY:
-        dkv_world_capacity(world, node, (uint64_t)between(chaos, 1, 2 << 20));
-        repair_later(chaos, kind, node, 0);
-        break;
+    case DKV_FAULT_SLOW_DISK: slow_disk(chaos, node); break;
+    case DKV_FAULT_CAPACITY: limit_disk(chaos, node); break;
     case DKV_FAULT_SYNC_ERROR: dkv_world_fail_syncs(world, node, 1); break;
     case DKV_FAULT_READ_ERROR:
         dkv_world_fail_reads(world, node, (uint32_t)between(chaos, 1, 4));
@@ -141,7 +180,7 @@ static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
         break;
     default: break;
     }
-    chaos->n_faults++;
+    chaos->n_faults[kind]++;
 }
 
 static void random_fault(dkv_chaos *chaos) {
@@ -201,6 +240,7 @@ void dkv_chaos_end(dkv_chaos *chaos) {
     for (uint16_t node = 0; node < chaos->n_nodes; node++) {
         dkv_world_resume(chaos->world, node);
         dkv_world_skew(chaos->world, node, 0);
+        dkv_world_slow_disk(chaos->world, node, 0, 0);
         dkv_world_capacity(chaos->world, node, 0);
         dkv_world_fail_syncs(chaos->world, node, 0);
         dkv_world_fail_reads(chaos->world, node, 0);

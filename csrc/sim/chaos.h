@@ -11,7 +11,7 @@ typedef struct dkv_chaos_repair {
     int64_t at_ns;
     dkv_fault fault; /* that ends */
     uint16_t node;
-    uint16_t peer; /* ONE_WAY */
+    uint16_t peer; /* ONE_WAY, SLOW_LINK */
 } dkv_chaos_repair;
 
 typedef struct dkv_chaos {
@@ -24,7 +24,7 @@ typedef struct dkv_chaos {
     int64_t *start_at; /* by node: when what watches over the process starts it again; 0: unset */
     dkv_chaos_repair repairs[DKV_CHAOS_REPAIRS_MAX];
     unsigned n_repairs;
-    uint32_t n_faults;
+    uint32_t n_faults[DKV_FAULTS]; /* of each kind, but for those of the network */
 } dkv_chaos;
 
 /* Chooses kinds of faults among `allowed` and how often they come. NO_MEMORY. */

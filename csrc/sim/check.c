@@ -26,9 +26,12 @@ const char *dkv_rule_sentence(dkv_rule rule) {
     return sentences[rule];
 }
 
-int dkv_check_new(dkv_check **out) {
-    *out = calloc(1, sizeof **out);
-    return *out ? DKV_OK : DKV_ERR_NO_MEMORY;
+int dkv_check_new(bool heals, dkv_check **out) {
+    dkv_check *check = calloc(1, sizeof *check);
+    if (!check) return DKV_ERR_NO_MEMORY;
+    check->heals = heals;
+    *out = check;
+    return DKV_OK;
 }
 
 void dkv_check_del(dkv_check *check) {

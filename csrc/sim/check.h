@@ -26,7 +26,9 @@
     X(ORDER, "a write is newer than a write at level all confirmed before it, and last_seen")    \
     X(ANSWER, "a node that lives answers a request once, by its deadline")                       \
     X(ALARM, "a node does not stop, and no data is called damaged, without a fault of a disk")   \
-    X(SERVING, "after all faults are healed, reads and writes at level all succeed")
+    X(SERVING, "after all faults are healed, reads and writes at level all succeed")             \
+    X(READ_ORDER, "a read of a quorum is not older than a read of a quorum before it")           \
+    X(CONVERGED, "after all faults are healed, all replicas of a key become identical")
 
 typedef enum dkv_rule {
 #define DKV_RULE_ENUM(name, sentence) DKV_RULE_##name,
@@ -51,8 +53,9 @@ bool dkv_check_fail(dkv_violation *out, dkv_rule rule, uint64_t op, uint64_t oth
 
 typedef struct dkv_check dkv_check;
 
-/* *out is owned by the caller. NO_MEMORY. */
-int dkv_check_new(dkv_check **out);
+/* *out is owned by the caller. `heals`: the nodes repair what they find different, so READ_ORDER is
+ * checked, too. NO_MEMORY. */
+int dkv_check_new(bool heals, dkv_check **out);
 
 /* Accepts NULL. */
 void dkv_check_del(dkv_check *check);
@@ -69,6 +72,9 @@ bool dkv_check_running(dkv_check *check, dkv_world *world, dkv_violation *out);
 /* LOST_WRITE, INVENTED, DISHONEST, CONFLICT for the content of a disk whose process does not run.
  * Opens the store on it, as a start of the process would. */
 bool dkv_check_disk(dkv_check *check, dkv_world *world, uint16_t node, dkv_violation *out);
+
+/* CONVERGED, now. */
+bool dkv_check_converged(dkv_world *world, dkv_violation *out);
 
 /* All rules that follow from the history; for a world in which all requests were answered. */
 bool dkv_check_history(dkv_check *check, dkv_world *world, dkv_violation *out);

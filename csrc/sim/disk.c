@@ -266,7 +266,26 @@ static int do_write(dkv_sim_disk *disk, const dkv_disk_job *job) {
     return err ? err : fits ? DKV_OK : DKV_ERR_NO_SPACE;
 }
 
-/* The file as the process sees it: the durable content under the changes. */
+/* What the process sees of a file from `from` up to `to`, within its length: the durable content
+ * under the changes. */
+static void read_part(const sim_file *file, uint64_t from, uint64_t to, uint8_t *data) {
+    memset(data, 0, (size_t)(to - from));
+    if (from < file->durable.len) {
+        uint64_t end = to < file->durable.len ? to : file->durable.len;
+        memcpy(data, file->durable.data + from, (size_t)(end - from));
+    }
+    for (const change *c = file->first; c; c = c->next) {
+        uint64_t begin = c->offset > from ? c->offset : from;
+        uint64_t end = c->cut ? to : c->offset + c->len < to ? c->offset + c->len : to;
+        if (begin >= end) continue;
+        if (c->cut) {
+            memset(data + (begin - from), 0, (size_t)(end - begin));
+        } else {
+            memcpy(data + (begin - from), c->data + (begin - c->offset), (size_t)(end - begin));
+        }
+    }
+}
+
 static int do_read(dkv_sim_disk *disk, dkv_disk_job *job) {
     const sim_file *file = find(disk, job->file);
     if (!file) return DKV_ERR_NOT_FOUND;
@@ -278,22 +297,7 @@ static int do_read(dkv_sim_disk *disk, dkv_disk_job *job) {
     if (to > file->len_bytes) to = file->len_bytes;
     if (from >= to) return DKV_OK;
     job->done_bytes = (uint32_t)(to - from);
-    memset(job->data, 0, job->done_bytes);
-    if (from < file->durable.len) {
-        uint64_t end = to < file->durable.len ? to : file->durable.len;
-        memcpy(job->data, file->durable.data + from, (size_t)(end - from));
-    }
-    for (const change *c = file->first; c; c = c->next) {
-        uint64_t begin = c->offset > from ? c->offset : from;
-        uint64_t end = c->cut ? to : c->offset + c->len < to ? c->offset + c->len : to;
-        if (begin >= end) continue;
-        if (c->cut) {
-            memset(job->data + (begin - from), 0, (size_t)(end - begin));
-        } else {
-            memcpy(job->data + (begin - from), c->data + (begin - c->offset),
-                   (size_t)(end - begin));
-        }
-    }
+    read_part(file, from, to, job->data);
     return DKV_OK;
 }
 
@@ -383,6 +387,37 @@ int dkv_sim_disk_run(void *disk, dkv_disk_job *job) {
     dkv_sim_disk_submit(disk, job);
     dkv_sim_disk_complete(disk, job);
     return job->err;
+}
+
+/* ---- copies ---- */
+
+static int copy_file(dkv_sim_disk *disk, const sim_file *from) {
+    sim_file *file = calloc(1, sizeof *file);
+    if (!file) return DKV_ERR_NO_MEMORY;
+    file->name = from->name;
+    file->entry_durable = true;
+    file->next = disk->files;
+    disk->files = file;
+    int err = set_durable_len(file, from->len_bytes);
+    if (err || from->len_bytes == 0) return err;
+    file->len_bytes = from->len_bytes;
+    read_part(from, 0, from->len_bytes, file->durable.data);
+    return DKV_OK;
+}
+
+int dkv_sim_disk_copy(const dkv_sim_disk *disk, dkv_sim_disk **out) {
+    dkv_sim_disk *copy;
+    int err = dkv_sim_disk_new(0, &copy);
+    if (err) return err;
+    for (const sim_file *file = disk->files; !err && file; file = file->next) {
+        if (!file->removed) err = copy_file(copy, file);
+    }
+    if (err) {
+        dkv_sim_disk_del(copy);
+        return err;
+    }
+    *out = copy;
+    return DKV_OK;
 }
 
 /* ---- faults ---- */

@@ -24,6 +24,10 @@ typedef struct dkv_sim_disk dkv_sim_disk;
 /* An empty disk. *out is owned by the caller. NO_MEMORY. */
 int dkv_sim_disk_new(uint64_t seed, dkv_sim_disk **out);
 
+/* A disk that holds what a process sees on this one, all of it durable. *out is owned by the
+ * caller. NO_MEMORY. */
+int dkv_sim_disk_copy(const dkv_sim_disk *disk, dkv_sim_disk **out);
+
 /* Accepts NULL. */
 void dkv_sim_disk_del(dkv_sim_disk *disk);
 

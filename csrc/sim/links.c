@@ -10,23 +10,7 @@
 #include "sim/state.h"
 #include "wire/wire.h"
 
-#define SLOW_FACTOR 40
 #define SPARE_BYTES_MAX 65536u /* a larger buffer is not kept for the next item */
-
-void dkv_sim_net_defaults(dkv_net_options *net) {
-    if (!net->latency_min_us) net->latency_min_us = 50;
-    if (!net->latency_max_us) net->latency_max_us = 500;
-    if (!net->connect_timeout_ms) net->connect_timeout_ms = 1000;
-    if (net->latency_max_us < net->latency_min_us) net->latency_max_us = net->latency_min_us;
-}
-
-int64_t dkv_sim_latency(dkv_world *world) {
-    const dkv_net_options *net = &world->options.net;
-    int64_t most = (int64_t)net->latency_max_us * 1000;
-    if (dkv_sim_chance(world, net->slow_ppm))
-        return dkv_sim_between(world, most, SLOW_FACTOR * most);
-    return dkv_sim_between(world, (int64_t)net->latency_min_us * 1000, most);
-}
 
 static void note(dkv_world *world, const dkv_sim_link *link, int side, dkv_trace_kind kind) {
     const dkv_sim_end *here = &link->ends[side];
@@ -101,9 +85,10 @@ static void schedule_link(dkv_world *world, dkv_sim_link *link, dkv_sim_event_ki
 }
 
 /* Schedules the arrival of one more of the items in the pipe from `side`. */
-static void schedule_arrival(dkv_world *world, dkv_sim_link *link, int side) {
+static void schedule_arrival(dkv_world *world, dkv_sim_link *link, int side, size_t bytes) {
     dkv_sim_pipe *pipe = &link->pipes[side];
-    int64_t at = world->now + dkv_sim_latency(world);
+    int64_t at =
+        world->now + dkv_sim_way_delay(world, link->ends[side].node, link->ends[!side].node, bytes);
     if (at < pipe->last_arrival) at = pipe->last_arrival;
     pipe->last_arrival = at;
     schedule_link(world, link, DKV_SIM_ARRIVE, side, link->ends[!side].node, at);
@@ -117,7 +102,7 @@ static void push(dkv_world *world, dkv_sim_link *link, int side, dkv_sim_item *i
         pipe->head = item;
     }
     pipe->tail = item;
-    schedule_arrival(world, link, side);
+    schedule_arrival(world, link, side, item->bytes.len);
 }
 
 static void push_kind(dkv_world *world, dkv_sim_link *link, int side, dkv_sim_item_kind kind) {
@@ -135,6 +120,7 @@ static dkv_sim_item *pop(dkv_world *world, dkv_sim_pipe *pipe) {
     if (may_overtake && dkv_sim_chance(world, world->options.net.reorder_ppm)) {
         first->next = second->next;
         if (pipe->tail == second) pipe->tail = first;
+        world->n_disturbed++;
         return second;
     }
     pipe->head = second;
@@ -186,6 +172,7 @@ static int side_of(dkv_link number) {
 
 static void break_link(dkv_world *world, dkv_sim_link *link) {
     link->is_broken = true;
+    world->n_broken++;
     note(world, link, 0, DKV_TRACE_LINK_BROKEN);
     for (int side = 0; side < 2; side++) {
         schedule_link(world, link, DKV_SIM_BREAK, side, link->ends[side].node,
@@ -203,6 +190,7 @@ static void flush_pipe(dkv_world *world, dkv_sim_link *link, int side) {
     if (link->is_broken) copies = 0;
     if (copies && dkv_sim_chance(world, net->drop_ppm)) copies = 0;
     if (copies && dkv_sim_chance(world, net->duplicate_ppm)) copies = 2;
+    world->n_disturbed += !link->is_broken && copies != 1;
     for (unsigned i = 0; i < copies; i++) {
         dkv_sim_item *item = new_item(world, DKV_SIM_ITEM_DATA);
         if (!item) return;
@@ -348,9 +336,8 @@ static void link_opened(dkv_world *world, dkv_sim_link *link) {
 }
 
 static bool is_blocked(const dkv_world *world, const dkv_sim_link *link, int side) {
-    uint16_t from = link->ends[side].node;
     uint16_t to = link->ends[!side].node;
-    return !world->nodes[to].machine_on || world->cuts[(size_t)from * world->n_nodes + to];
+    return !world->nodes[to].machine_on || dkv_sim_is_cut(world, link->ends[side].node, to);
 }
 
 void dkv_sim_link_arrive(dkv_world *world, const dkv_sim_event *event) {
@@ -424,7 +411,7 @@ void dkv_sim_links_release(dkv_world *world) {
         for (int side = 0; side < 2; side++) {
             dkv_sim_pipe *pipe = &link->pipes[side];
             if (pipe->stalled == 0 || is_blocked(world, link, side)) continue;
-            for (; pipe->stalled; pipe->stalled--) schedule_arrival(world, link, side);
+            for (; pipe->stalled; pipe->stalled--) schedule_arrival(world, link, side, 0);
         }
     }
 }

@@ -9,6 +9,7 @@
  *                           is back; a link that is not open after connect_timeout_ms is given up.
  *                           Nobody is told anything: silence.
  *   Dead process            its machine closes its links, and answers CLOSED to what still comes.
+ *   Slow way                has latencies of its own, and takes so many bytes a second.
  *   Break (break_ppm)       both ends hear that the link is closed; what was under way is lost.
  *
  * A *datagram* network is one with drop_ppm, duplicate_ppm or reorder_ppm: batches inside a link
@@ -17,13 +18,28 @@
 #ifndef DKV_SIM_NET_H
 #define DKV_SIM_NET_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+/* How long a message takes. Evenly distributed between the two limits, which may be equal; or, with
+ * a heavy tail, log-normal: half of all take less than low_us, one in a hundred more than high_us,
+ * and some far more. */
+typedef struct dkv_latency {
+    uint32_t low_us;
+    uint32_t high_us;
+    bool heavy_tail;
+} dkv_latency;
+
+/* What one way, from a node to another, is like. */
+typedef struct dkv_way {
+    dkv_latency latency;  /* zeros: as that of the whole net */
+    uint64_t bytes_per_s; /* what is sent waits for what was sent before it; 0: no limit */
+} dkv_way;
 
 /* Zeros stand for the defaults. Probabilities are in millionths per batch. */
 typedef struct dkv_net_options {
-    uint32_t latency_min_us;     /* 50 */
-    uint32_t latency_max_us;     /* 500; evenly distributed between the two ... */
-    uint32_t slow_ppm;           /* ... but for these, which take up to 40 × the maximum */
+    dkv_latency latency;         /* 50 to 500 */
+    uint32_t slow_ppm;           /* of batches: these take up to 40 × high_us */
     uint32_t connect_timeout_ms; /* 1000 */
     uint32_t break_ppm;
     uint32_t drop_ppm;

@@ -1,8 +1,10 @@
 /* The rules of check.h, one function each. Operations of a key are compared pairwise: histories are
  * some hundred operations long. */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "sim/check_state.h"
@@ -317,6 +319,39 @@ static bool check_read_after(const dkv_world *world, const key_facts *key, uint6
     return true;
 }
 
+/* `first` ended before `second` began; both are reads of a quorum. What damage has taken from a
+ * replica may be gone. */
+static bool check_read_after_read(const dkv_world *world, const key_facts *key, uint64_t first,
+                                  uint64_t second, dkv_violation *out) {
+    const dkv_sim_op *before = dkv_world_op(world, first);
+    const dkv_sim_op *after = dkv_world_op(world, second);
+    dkv_version version = before->result.version;
+    if (is_damaged(world, key, dkv_world_damaged_at, 0)) return true;
+    bool is_older = after->result.err == DKV_OK
+                        ? dkv_version_cmp(after->result.version, version) < 0
+                        : !was_deleted(world, key, version, after);
+    if (!is_older) return true;
+    return dkv_check_fail(out, DKV_RULE_READ_ORDER, second, first,
+                          "read version " VERSION_FORMAT " after " VERSION_FORMAT " was read",
+                          VERSION_ARGS(after->result.version), VERSION_ARGS(version));
+}
+
+/* What follows for the read `number` from all reads of its key before it. */
+static bool check_after_reads(const dkv_world *world, const key_facts *key, uint64_t number,
+                              dkv_violation *out) {
+    const dkv_sim_op *read = dkv_world_op(world, number);
+    unsigned all = dkv_ring_replication(dkv_world_ring(world));
+    bool counts = read->result.err == DKV_OK || read->result.err == DKV_ERR_NOT_FOUND;
+    if (!counts || 2 * needs(world, read) <= all) return true;
+    for (size_t i = 0; i < key->n_ops; i++) {
+        const dkv_sim_op *before = dkv_world_op(world, key->ops[i]);
+        bool found = !is_write(before) && before->result.err == DKV_OK;
+        if (!found || 2 * needs(world, before) <= all || !is_before(before, read)) continue;
+        if (!check_read_after_read(world, key, key->ops[i], number, out)) return false;
+    }
+    return true;
+}
+
 static bool check_write_after(const dkv_world *world, const key_facts *key, uint64_t first_number,
                               uint64_t second_number, dkv_violation *out) {
     const dkv_sim_op *first = dkv_world_op(world, first_number);
@@ -349,6 +384,52 @@ static bool check_after_writes(const dkv_world *world, const key_facts *key, uin
     return true;
 }
 
+/* ---- replicas together ---- */
+
+typedef struct first_difference {
+    const dkv_world *world;
+    dkv_violation *out;
+} first_difference;
+
+/* Appends to the text of the violation, as far as there is room. */
+static void say(dkv_violation *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void say(dkv_violation *out, const char *format, ...) {
+    size_t len = strlen(out->text);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(out->text + len, sizeof out->text - len, format, args);
+    va_end(args);
+}
+
+static void describe_first(void *user, const dkv_sim_difference *what) {
+    const first_difference *d = user;
+    if (d->out->text[0]) return;
+    say(d->out, "of %.*s", what->key.len < 32 ? (int)what->key.len : 32,
+        (const char *)what->key.data);
+    for (unsigned i = 0; i < what->n; i++) {
+        const dkv_store_entry *held = &what->held[i];
+        if (dkv_version_is_none(held->version)) {
+            say(d->out, ", %s holds nothing", node_id(d->world, what->nodes[i]));
+        } else {
+            say(d->out, ", %s holds %s " VERSION_FORMAT, node_id(d->world, what->nodes[i]),
+                held->kind == DKV_KIND_VALUE ? "value" : "tombstone", VERSION_ARGS(held->version));
+        }
+    }
+}
+
+bool dkv_check_converged(dkv_world *world, dkv_violation *out) {
+    uint64_t count = 0;
+    dkv_violation made = {.rule = DKV_RULE_CONVERGED, .ops = {NONE, NONE}};
+    first_difference first = {world, &made};
+    int err = dkv_world_differences(world, describe_first, &first, &count);
+    if (err) return dkv_check_fail(out, DKV_RULE_ALARM, NONE, NONE, "%s", dkv_err_name(err));
+    if (count == 0) return true;
+    say(&made, "; %" PRIu64 " keys differ", count);
+    *out = made;
+    return false;
+}
+
 /* ---- all together ---- */
 
 static bool check_op(dkv_check *check, const dkv_world *world, const key_facts *key,
@@ -365,6 +446,7 @@ static bool check_op(dkv_check *check, const dkv_world *world, const key_facts *
     if (!is_write(op) && op->result.err == DKV_OK && !check_value(check, world, key, number, out)) {
         return false;
     }
+    if (check->heals && !is_write(op) && !check_after_reads(world, key, number, out)) return false;
     return check_after_writes(world, key, number, out);
 }
 

@@ -1,6 +1,6 @@
 /* Inside of a simulated world, shared by the files of csrc/sim that make it up: world.c (nodes and
- * time), links.c (network), clients.c, faults.c (disks,
- * clocks, ways). */
+ * time), process.c (their lives),
+ * links.c and ways.c (network), clients.c, faults.c (disks and clocks), look.c (stores). */
 #ifndef DKV_SIM_STATE_H
 #define DKV_SIM_STATE_H
 
@@ -71,6 +71,9 @@ typedef struct dkv_sim_node {
     int64_t end_damaged_at;
     int64_t wiped_at;
     int64_t paused_since, paused_ns;
+    uint32_t disk_max_us;      /* 0: the world's */
+    uint64_t disk_bytes_per_s; /* 0: no limit */
+    int64_t disk_busy_until;
     dkv_link last_accepted;
     dkv_map links;       /* number -> dkv_sim_link */
     dkv_sim_event *held; /* that happened to it while it was paused */
@@ -93,12 +96,13 @@ struct dkv_world {
     dkv_trace trace;
     dkv_sim_witness witness; /* may be NULL */
     void *witness_user;
-    uint64_t n_messages, n_events;
+    uint64_t n_messages, n_events, n_broken, n_disturbed;
 
     dkv_sim_node *nodes;
     uint16_t n_nodes;
 
-    bool *cuts; /* [from * n_nodes + to] */
+    bool *cuts;        /* [from * n_nodes + to] */
+    dkv_map slow_ways; /* from * n_nodes + to -> what ways.c knows of it */
     dkv_sim_link *links;
     dkv_sim_item *spare_items;    /* to save allocations */
     dkv_sim_loose_end *unflushed; /* pipes that the current step has sent into */
@@ -119,6 +123,9 @@ int dkv_sim_make_room(dkv_world *world, void **items, size_t n, size_t *cap, siz
 
 void dkv_sim_schedule(dkv_world *world, dkv_sim_event event);
 
+/* Adds to the trace what happened at `sn`; `a` goes into the hash. */
+void dkv_sim_note(dkv_sim_node *sn, dkv_trace_kind kind, uint64_t a, const char *text);
+
 /* Even in min..max. */
 int64_t dkv_sim_between(dkv_world *world, int64_t min, int64_t max);
 
@@ -133,20 +140,48 @@ void dkv_sim_settle(dkv_sim_node *sn);
 /* Makes sure of a TICK at `at` or earlier. */
 void dkv_sim_wake(dkv_sim_node *sn, int64_t at);
 
+/* Lets the next event happen. */
+void dkv_sim_run_one(dkv_world *world);
+
+/* ---- process.c ---- */
+
 /* Ends the process, whatever the cause. */
 void dkv_sim_process_died(dkv_sim_node *sn);
+
+/* How to open the store of a node. */
+dkv_store_options dkv_sim_store_options(const dkv_sim_node *sn, uint64_t new_store_id);
 
 /* Opens the store of a node whose process does not run. *out is owned by the caller. */
 int dkv_sim_open_store(dkv_sim_node *sn, dkv_store **out);
 
 int64_t dkv_sim_paused_ns(const dkv_sim_node *sn);
 
-/* ---- links.c ---- */
+/* ---- faults.c ---- */
+
+/* How long the disk of `sn` takes from now on for a job that moves so many bytes. */
+int64_t dkv_sim_disk_delay(dkv_sim_node *sn, uint32_t bytes);
+
+/* ---- ways.c ---- */
 
 /* Sets the zeros of `net` to the defaults. */
 void dkv_sim_net_defaults(dkv_net_options *net);
 
+/* Between a client and a node. */
 int64_t dkv_sim_latency(dkv_world *world);
+
+/* For so many bytes sent now from one node to another. */
+int64_t dkv_sim_way_delay(dkv_world *world, uint16_t from, uint16_t to, size_t bytes);
+
+/* How long `bytes` take through something that lets `bytes_per_s` pass (0: any number) and is busy
+ * until *busy_until, which moves on. */
+int64_t dkv_sim_queueing(const dkv_world *world, int64_t *busy_until, size_t bytes,
+                         uint64_t bytes_per_s);
+
+bool dkv_sim_is_cut(const dkv_world *world, uint16_t from, uint16_t to);
+
+void dkv_sim_ways_free(dkv_world *world);
+
+/* ---- links.c ---- */
 
 /* The effects connect, close and send. */
 void dkv_sim_link_connect(dkv_sim_node *sn, uint16_t peer, dkv_link number);

@@ -22,10 +22,12 @@
     X(FLIP, "flip")                   \
     X(LOSE_FILE, "lose_file")         \
     X(CAPACITY, "capacity")           \
+    X(SLOW_DISK, "slow_disk")         \
     X(SYNC_ERROR, "sync_error")       \
     X(READ_ERROR, "read_error")       \
     X(SKEW, "skew")                   \
     X(PARTITION, "partition")         \
+    X(SLOW_LINK, "slow_link")         \
     X(HEAL, "heal")                   \
     X(FATAL, "fatal")                 \
     X(LOG, "log")                     \

@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,8 +11,6 @@
 
 #define WALL_START_MS 1700000000000u
 #define TICK_PAUSE_NS 1000 /* a node whose timer is overdue does not stop time */
-#define STOP_MAX_NS (30 * 1000000000LL)
-#define ORIGIN_MAX_NS (1LL << 42) /* about an hour and a quarter */
 
 /* ---- helpers for the whole folder ---- */
 
@@ -39,11 +36,7 @@ bool dkv_sim_chance(dkv_world *world, uint32_t ppm) {
     return ppm && dkv_rand_below(&world->rand, 1000000) < ppm;
 }
 
-int64_t dkv_sim_paused_ns(const dkv_sim_node *sn) {
-    return sn->paused_ns + (sn->paused ? sn->world->now - sn->paused_since : 0);
-}
-
-static void note(dkv_sim_node *sn, dkv_trace_kind kind, uint64_t a, const char *text) {
+void dkv_sim_note(dkv_sim_node *sn, dkv_trace_kind kind, uint64_t a, const char *text) {
     dkv_trace_entry entry = {sn->world->now, sn->index, DKV_TRACE_NOBODY, kind, a, 0, NULL};
     dkv_trace_add(&sn->world->trace, &entry, "%s", text);
 }
@@ -70,24 +63,21 @@ static void on_disk(void *user, dkv_disk_job *job) {
     dkv_sim_node *sn = user;
     dkv_world *world = sn->world;
     dkv_sim_disk_submit(sn->disk, job);
-    dkv_sim_schedule(
-        world,
-        (dkv_sim_event){
-            .time_ns = world->now +
-                       dkv_sim_between(world, 1000, (int64_t)world->options.disk_max_us * 1000),
-            .life = sn->life,
-            .node = sn->index,
-            .kind = DKV_SIM_DISK_DONE,
-            .job = job});
+    dkv_sim_schedule(world,
+                     (dkv_sim_event){.time_ns = world->now + dkv_sim_disk_delay(sn, job->len_bytes),
+                                     .life = sn->life,
+                                     .node = sn->index,
+                                     .kind = DKV_SIM_DISK_DONE,
+                                     .job = job});
 }
 
 static void on_log(void *user, dkv_log_level level, const char *text) {
-    note(user, DKV_TRACE_LOG, level ^ dkv_checksum(dkv_slice_of(text), 0), text);
+    dkv_sim_note(user, DKV_TRACE_LOG, level ^ dkv_checksum(dkv_slice_of(text), 0), text);
 }
 
 static void on_fatal(void *user, int err, const char *text) {
     dkv_sim_node *sn = user;
-    note(sn, DKV_TRACE_FATAL, (uint64_t)(uint32_t)err, text);
+    dkv_sim_note(sn, DKV_TRACE_FATAL, (uint64_t)(uint32_t)err, text);
     sn->doomed = true;
     sn->fatals++;
 }
@@ -188,15 +178,6 @@ static void hold(dkv_sim_node *sn, const dkv_sim_event *event) {
     sn->held[sn->n_held++] = *event;
 }
 
-/* What befell a paused process happens to whoever is there now. */
-static void release_held(dkv_sim_node *sn) {
-    for (size_t i = 0; i < sn->n_held; i++) {
-        sn->held[i].time_ns = sn->world->now;
-        dkv_sim_schedule(sn->world, sn->held[i]);
-    }
-    sn->n_held = 0;
-}
-
 static void handle(dkv_world *world, const dkv_sim_event *event) {
     dkv_sim_node *sn = event->node < world->n_nodes ? &world->nodes[event->node] : NULL;
     if (sn && sn->paused) {
@@ -222,7 +203,7 @@ static void handle(dkv_world *world, const dkv_sim_event *event) {
     }
 }
 
-static void run_one(dkv_world *world) {
+void dkv_sim_run_one(dkv_world *world) {
     dkv_sim_event event;
     if (!dkv_sim_queue_pop(&world->queue, &event)) return;
     if (event.time_ns > world->now) world->now = event.time_ns;
@@ -232,151 +213,15 @@ static void run_one(dkv_world *world) {
 
 int dkv_world_run_for(dkv_world *world, int64_t ns) {
     int64_t end = world->now + ns;
-    while (!world->err && dkv_sim_queue_next(&world->queue) <= end) run_one(world);
+    while (!world->err && dkv_sim_queue_next(&world->queue) <= end) dkv_sim_run_one(world);
     if (world->now < end) world->now = end;
     return world->err;
 }
 
 int dkv_world_run_until_done(dkv_world *world, uint64_t op) {
     assert(op < world->n_ops);
-    while (!world->err && world->ops[op].answered_ns < 0) run_one(world);
+    while (!world->err && world->ops[op].answered_ns < 0) dkv_sim_run_one(world);
     return world->err;
-}
-
-/* ---- processes ---- */
-
-void dkv_sim_process_died(dkv_sim_node *sn) {
-    if (!sn->node) return;
-    dkv_node_del(sn->node);
-    sn->node = NULL;
-    sn->doomed = false;
-    sn->stopping = false;
-    if (sn->paused) sn->paused_ns += sn->world->now - sn->paused_since;
-    sn->paused = false;
-    sn->tick_at = INT64_MAX;
-    dkv_sim_disk_kill(sn->disk);
-    dkv_sim_links_died(sn);
-    dkv_sim_clients_died(sn);
-    release_held(sn);
-}
-
-bool dkv_world_is_running(const dkv_world *world, uint16_t node) {
-    return world->nodes[node].node != NULL;
-}
-
-bool dkv_world_is_paused(const dkv_world *world, uint16_t node) {
-    return world->nodes[node].paused;
-}
-
-dkv_node *dkv_world_node(const dkv_world *world, uint16_t node) {
-    return world->nodes[node].node;
-}
-
-void dkv_world_crash(dkv_world *world, uint16_t node) {
-    dkv_sim_node *sn = &world->nodes[node];
-    if (!sn->node) return;
-    note(sn, DKV_TRACE_CRASH, sn->life, "the process is killed");
-    dkv_sim_process_died(sn);
-}
-
-void dkv_world_power_cut(dkv_world *world, uint16_t node) {
-    dkv_sim_node *sn = &world->nodes[node];
-    if (!sn->machine_on) return;
-    note(sn, DKV_TRACE_POWER_CUT, sn->life, "the machine loses power");
-    sn->machine_on = false;
-    dkv_sim_process_died(sn);
-    dkv_sim_disk_power_cut(sn->disk);
-}
-
-int dkv_sim_open_store(dkv_sim_node *sn, dkv_store **out) {
-    dkv_world *world = sn->world;
-    dkv_store_options options = {.cluster = world->map->cluster,
-                                 .node_id = world->map->members[sn->index].id,
-                                 .new_store_id = dkv_rand_next(&world->rand) | 1,
-                                 .segment_bytes = world->options.segment_bytes,
-                                 .unsynced_max_bytes = world->options.unsynced_max_bytes};
-    dkv_store_report report = {0};
-    int err = dkv_store_open(&options, dkv_sim_disk_run, sn->disk, out, &report);
-    if (err) {
-        note(sn, DKV_TRACE_START, (uint64_t)(uint32_t)err, dkv_err_name(err));
-        return err;
-    }
-    char text[160];
-    snprintf(text, sizeof text,
-             "%s store, %" PRIu64 " records, %" PRIu64 " torn bytes, %" PRIu64 " damaged",
-             report.created ? "new"
-             : report.clean ? "clean"
-                            : "recovered",
-             report.records, report.torn_bytes, report.damaged_records);
-    note(sn, DKV_TRACE_START, report.records, text);
-    return DKV_OK;
-}
-
-int dkv_world_start(dkv_world *world, uint16_t node) {
-    dkv_sim_node *sn = &world->nodes[node];
-    if (sn->node) return DKV_OK;
-    sn->machine_on = true;
-    dkv_store *store = NULL;
-    int err = dkv_sim_open_store(sn, &store);
-    if (err) return err;
-    dkv_node_options options = {.ring = world->ring,
-                                .id = world->map->members[node].id,
-                                .store = store,
-                                .seed = dkv_rand_next(&world->rand),
-                                .timing = world->options.timing};
-    err = dkv_node_new(&options, &sn->node);
-    if (err) {
-        dkv_store_del(store);
-        return err;
-    }
-    sn->life++;
-    sn->last_accepted = 0;
-    sn->origin_ns = dkv_sim_between(world, 0, ORIGIN_MAX_NS);
-    sn->tick_at = INT64_MAX;
-    dkv_sim_wake(sn, world->now);
-    dkv_sim_links_release(world);
-    return DKV_OK;
-}
-
-int dkv_world_stop(dkv_world *world, uint16_t node) {
-    dkv_sim_node *sn = &world->nodes[node];
-    if (!sn->node || sn->paused) return DKV_ERR_PRECONDITION;
-    uint32_t life = sn->life;
-    sn->stopping = true;
-    int64_t end = world->now + STOP_MAX_NS;
-    while (!world->err && sn->node && sn->life == life && !dkv_node_idle(sn->node)) {
-        if (dkv_sim_queue_next(&world->queue) > end) break;
-        run_one(world);
-    }
-    if (world->err) return world->err;
-    if (!sn->node || sn->life != life) return DKV_ERR_IO; /* it stopped by itself */
-    if (!dkv_node_idle(sn->node)) {
-        sn->stopping = false;
-        return DKV_ERR_DEADLINE;
-    }
-    int err = dkv_store_close_clean(dkv_node_store(sn->node), dkv_sim_disk_run, sn->disk);
-    note(sn, DKV_TRACE_CRASH, (uint64_t)(uint32_t)err, "the process ends after a clean stop");
-    dkv_sim_process_died(sn);
-    return err;
-}
-
-void dkv_world_pause(dkv_world *world, uint16_t node) {
-    dkv_sim_node *sn = &world->nodes[node];
-    if (!sn->node || sn->paused) return;
-    note(sn, DKV_TRACE_PAUSE, sn->life, "the process is paused");
-    sn->paused = true;
-    sn->paused_since = world->now;
-}
-
-void dkv_world_resume(dkv_world *world, uint16_t node) {
-    dkv_sim_node *sn = &world->nodes[node];
-    if (!sn->paused) return;
-    note(sn, DKV_TRACE_RESUME, sn->life, "the process goes on");
-    sn->paused = false;
-    sn->paused_ns += world->now - sn->paused_since;
-    release_held(sn);
-    sn->tick_at = INT64_MAX; /* its TICK may have passed by meanwhile */
-    dkv_sim_wake(sn, world->now);
 }
 
 /* ---- the world ---- */
@@ -432,6 +277,7 @@ void dkv_world_del(dkv_world *world) {
         free(sn->held);
     }
     dkv_sim_links_free(world);
+    dkv_sim_ways_free(world);
     dkv_sim_clients_free(world);
     dkv_sim_queue_free(&world->queue);
     dkv_trace_free(&world->trace);
@@ -462,10 +308,7 @@ dkv_trace *dkv_world_trace(dkv_world *world) {
     return &world->trace;
 }
 
-uint64_t dkv_world_messages(const dkv_world *world) {
-    return world->n_messages;
-}
-
-uint64_t dkv_world_events(const dkv_world *world) {
-    return world->n_events;
+dkv_sim_counts dkv_world_counts(const dkv_world *world) {
+    return (dkv_sim_counts){world->n_messages, world->n_events, world->n_broken,
+                            world->n_disturbed};
 }

@@ -170,6 +170,13 @@ int dkv_world_lose_file(dkv_world *world, uint16_t node);
 /* Limits the disk to `bytes` in all; 0 = no limit. */
 void dkv_world_capacity(dkv_world *world, uint16_t node, uint64_t bytes);
 
+/* What the files on the disk need, as the process sees them. */
+uint64_t dkv_world_disk_bytes(const dkv_world *world, uint16_t node);
+
+/* From now on a job takes 1 up to max_us (0: as in the whole world), and waits until what was
+ * submitted before it has passed at bytes_per_s (0: no limit). */
+void dkv_world_slow_disk(dkv_world *world, uint16_t node, uint32_t max_us, uint64_t bytes_per_s);
+
 /* Makes the next `count` syncs, or reads, of the disk fail. */
 void dkv_world_fail_syncs(dkv_world *world, uint16_t node, uint32_t count);
 void dkv_world_fail_reads(dkv_world *world, uint16_t node, uint32_t count);
@@ -201,16 +208,36 @@ typedef void (*dkv_sim_inspect)(void *user, size_t key, int err, const dkv_recor
 int dkv_world_inspect(dkv_world *world, uint16_t node, const dkv_slice *keys, size_t n,
                       dkv_sim_inspect each, void *user);
 
+/* A key of which not all replicas hold the same. */
+typedef struct dkv_sim_difference {
+    dkv_slice key; /* owned by the world; empty if no client ever named it */
+    dkv_key_hash hash;
+    uint8_t n;
+    uint16_t nodes[DKV_REPLICATION_MAX];       /* the replicas, in ring order */
+    dkv_store_entry held[DKV_REPLICATION_MAX]; /* by each; no version: nothing */
+} dkv_sim_difference;
+
+typedef void (*dkv_sim_differs)(void *user, const dkv_sim_difference *what);
+
+/* Compares record by record what the replicas of every key hold: running nodes in their index,
+ * others on their disk. No digest is used, and the world goes on as if nobody had looked. Tells
+ * `each` (may be NULL) of every key that differs, in ring order, and counts them in *count.
+ * NO_MEMORY. */
+int dkv_world_differences(dkv_world *world, dkv_sim_differs each, void *user, uint64_t *count);
+
 /* ---- network ---- */
 
 /* Cuts, or joins again, the way from one node to another, in this direction only. */
 void dkv_world_cut(dkv_world *world, uint16_t from, uint16_t to);
 void dkv_world_join(dkv_world *world, uint16_t from, uint16_t to);
 
+/* From now on the way from one node to another is as `way` says; all zero: as the others. */
+void dkv_world_slow_way(dkv_world *world, uint16_t from, uint16_t to, const dkv_way *way);
+
 /* From now on the network is as `net` says (zeros for the defaults). */
 void dkv_world_set_net(dkv_world *world, const dkv_net_options *net);
 
-/* Joins every way. What was under way arrives now. */
+/* Joins every way, and none is slow any more. What was under way arrives now. */
 void dkv_world_heal(dkv_world *world);
 
 /* ---- what was ---- */
@@ -219,8 +246,14 @@ const dkv_ring *dkv_world_ring(const dkv_world *world);
 dkv_trace *dkv_world_trace(dkv_world *world);
 uint64_t dkv_world_seed(const dkv_world *world);
 
-/* Messages delivered to nodes, and events processed, since the world began. */
-uint64_t dkv_world_messages(const dkv_world *world);
-uint64_t dkv_world_events(const dkv_world *world);
+/* What has been done since the world began. */
+typedef struct dkv_sim_counts {
+    uint64_t messages;  /* delivered to nodes */
+    uint64_t events;    /* processed */
+    uint64_t broken;    /* links that break_ppm broke */
+    uint64_t disturbed; /* batches lost, repeated or overtaken */
+} dkv_sim_counts;
+
+dkv_sim_counts dkv_world_counts(const dkv_world *world);
 
 #endif

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_each_kind_of_fault_alone(fault: str) -> None:
     happened = 0
     for seed in range(1, 41):
         run = sim.campaign(seed, faults=[fault])
-        happened += run.faults == (fault,)
+        happened += run.faults.get(fault, 0) > 0
         assert run.violation is None, failing(run, "--fault", fault)
     assert happened
 
@@ -60,7 +61,7 @@ def test_nothing_fails_without_faults() -> None:
 def test_campaigns_do_what_they_are_for() -> None:
     """They have faults, conflicts and reads that find something, in clusters of all sizes."""
     runs = [sim.campaign(seed) for seed in range(1, 101)]
-    assert {run.nodes for run in runs} == set(range(1, 10))
+    assert {run.nodes for run in runs} == set(range(1, 13))
     assert {run.replication for run in runs} == set(range(1, 6))
     assert set().union(*(run.faults for run in runs)) == set(sim.FAULTS)
     assert sum(run.applied for run in runs) > 5000
@@ -72,6 +73,21 @@ def test_campaigns_do_what_they_are_for() -> None:
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(errors.InvalidArgumentError):
         sim.campaign(1, faults=["boredom"])
+
+
+# ---- what only a cluster keeps that heals itself ----
+
+
+def test_healing_is_asked_for_and_missed() -> None:
+    """Nodes do not repair each other yet, which `heal` shows: replicas stay different, and reads
+    of a quorum go back to older values after an unknown write."""
+    rules = Counter(
+        run.violation.rule
+        for run in (sim.campaign(seed, heal=True) for seed in range(1, 41))
+        if run.violation is not None
+    )
+    assert rules["CONVERGED"] > 10
+    assert set(rules) <= {"CONVERGED", "READ_ORDER"}
 
 
 # ---- planted bugs ----
@@ -100,7 +116,7 @@ def planted(plant: str, directory: Path) -> Path:
     subprocess.run(command, cwd=support.ROOT, check=True, capture_output=True)
     package = directory / "dkv"
     package.mkdir()
-    for file in (support.ROOT / "dkv").glob("*.py"):
+    for file in (*(support.ROOT / "dkv").glob("*.py"), support.ROOT / "dkv/sim"):
         (package / file.name).symlink_to(file)
     (package / "_core.abi3.so").symlink_to(support.ROOT / target)
     return directory
@@ -121,7 +137,8 @@ def test_a_planted_bug_is_found(plant: str, tmp_path: Path) -> None:
 def test_the_program_says_what_it_did() -> None:
     done = run_program(None, "--seed", "1", "--runs", "3", "--fault", "crash")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.startswith("3 campaigns kept all promises")
+    assert done.stdout.startswith("3 campaigns, ")
+    assert done.stdout.endswith("all promises were kept\n")
     one = run_program(None, "--seed", "2", "--trace")
     assert one.returncode == 0, one.stdout
     assert "seed 2: " in one.stdout and " message " in one.stdout

@@ -1,5 +1,6 @@
 """Scripted worlds: what a cluster does when this or that happens to it."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from dkv import errors
-from dkv.sim import World
+from dkv.client import Level
+from dkv.sim import Difference, Held, Kind, Latency, LogNormal, World
 
 KEY = "key"
 
@@ -43,6 +45,75 @@ def test_the_same_calls_give_the_same_trace() -> None:
     first, again, other = run_a_script(1), run_a_script(1), run_a_script(2)
     assert first.trace == again.trace
     assert first.trace_hash == again.trace_hash != other.trace_hash
+
+
+def run_through_everything(seed: int) -> World:
+    """A world with every fault there is."""
+    world = World(
+        {f"n{i}": {"zone": f"z{i % 3}", "host": f"h{i % 4}"} for i in range(8)},
+        seed=seed,
+        latency=LogNormal(0.000_2, 0.01),
+        break_=0.001,
+        drop=0.01,
+        duplicate=0.01,
+        reorder=0.01,
+        segment_bytes=65536,
+    )
+    n0, n1, n2, n3, n4, n5, n6, n7 = world.nodes
+
+    def work() -> None:
+        for i in range(60):
+            kind: Kind = "get" if i % 3 == 0 else "delete" if i % 7 == 0 else "put"
+            value = bytes(i * 300) if kind == "put" else b""
+            levels: tuple[Level, ...] = ("one", "quorum", "all")
+            world.submit(kind, f"key {i % 20}", value, level=levels[i % 3], timeout=1)
+            world.run(seconds=0.005)
+
+    def restart_with(node: str, fault: Callable[[str], None]) -> None:
+        world.crash(node)
+        fault(node)
+        world.start(node)
+
+    steps: list[Callable[[], None]] = [
+        lambda: world.partition({n0, n1}, {n2, n3}),
+        lambda: world.partition({n4}, {n5}, one_way=True),
+        lambda: world.slow_link(n1, n6, latency=LogNormal(0.01, 0.1), bytes_per_second=10_000),
+        lambda: world.slow_disk(n5, latency=0.05, bytes_per_second=100_000),
+        lambda: world.skew(n2, 300),
+        lambda: world.pause(n3),
+        lambda: world.crash(n4),
+        lambda: world.power_cut(n6),
+        lambda: restart_with(n7, world.wipe),
+        lambda: world.start(n4),
+        lambda: world.flip(n4),
+        lambda: world.start(n6),
+        lambda: world.fail_reads(n6, 3),
+        lambda: world.fill_disk(n0),
+        lambda: world.fail_syncs(n1),
+        lambda: world.resume(n3),
+        lambda: world.free_disk(n0),
+        lambda: restart_with(n4, world.lose_file),
+        lambda: world.heal(),
+        lambda: world.start(n1),
+        lambda: world.stop(n2),
+        lambda: world.start(n2),
+    ]
+    for step in steps:
+        work()
+        step()
+    work()
+    world.run(seconds=10)
+    return world
+
+
+def test_a_world_with_every_fault_is_the_same_again() -> None:
+    first, again, other = (run_through_everything(seed) for seed in (1, 1, 2))
+    assert first.trace == again.trace and first.history == again.history
+    assert first.divergence() == again.divergence()
+    assert first.trace_hash == again.trace_hash != other.trace_hash
+    faults = {"partition", "slow_link", "slow_disk", "skew", "pause", "crash", "power_cut", "wipe"}
+    faults |= {"flip", "read_error", "capacity", "sync_error", "resume", "lose_file", "heal"}
+    assert faults <= {entry.kind for entry in first.trace}
 
 
 def test_another_process_gives_the_same_trace() -> None:
@@ -243,6 +314,67 @@ def test_a_lossy_network_costs_time_and_nothing_else() -> None:
             assert held and held >= version
 
 
+def round_trips(world: World, node: str, n: int = 200) -> list[float]:
+    """The seconds of `n` reads that go from `node` to another and back."""
+    key = next(
+        key for key in (f"key {i}" for i in range(100)) if node not in world.ring.replicas(key)
+    )
+    world.put(key, b"value")
+    return [
+        operation.seconds or 0
+        for operation in (world.wait(world.submit("get", key, via=node)) for _ in range(n))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("latency", "least", "median", "most"),
+    [
+        (0.01, 0.04, 0.041, 0.043),
+        ((0.01, 0.03), 0.04, 0.08, 0.123),
+        (LogNormal(0.01, 0.02), 0.015, 0.045, 0.2),
+    ],
+)
+def test_messages_take_as_long_as_they_are_told(
+    latency: Latency, least: float, median: float, most: float
+) -> None:
+    """A read by way of a node without the key takes four of them, and the nodes' own time."""
+    seconds = sorted(round_trips(World(4, seed=2, latency=latency, disk=0.000_1), "n1"))
+    assert least <= seconds[0] and seconds[-1] <= most
+    assert 0.8 * median < seconds[len(seconds) // 2] < 1.2 * median
+
+
+def test_a_slow_link_delays_one_direction_or_both() -> None:
+    world = World(2, replication=2, seed=2)
+    world.run(seconds=1)
+
+    def seconds() -> float:
+        began = world.time
+        world.put(KEY, b"value", via="n1")
+        return world.time - began
+
+    assert seconds() < 0.01
+    world.slow_link("n1", "n2", latency=0.1, one_way=True)
+    assert 0.1 < seconds() < 0.11
+    world.slow_link("n1", "n2", latency=0.1)
+    assert 0.2 < seconds() < 0.21
+    world.slow_link("n1", "n2")
+    assert seconds() < 0.01
+
+
+def test_a_thin_link_takes_so_many_bytes_a_second() -> None:
+    world = World(2, replication=2, seed=2)
+    world.run(seconds=1)
+    world.slow_link("n1", "n2", bytes_per_second=1_000_000)
+    began = world.time
+    numbers = [world.submit("put", f"key {i}", bytes(100_000), via="n1") for i in range(10)]
+    assert all(world.wait(number).error is None for number in numbers)
+    assert 1.0 < world.time - began < 1.1
+    world.heal()
+    began = world.time
+    world.put(KEY, bytes(100_000), via="n1")
+    assert world.time - began < 0.01
+
+
 # ---- clocks ----
 
 
@@ -293,6 +425,56 @@ def test_a_full_disk_refuses_writes_and_recovers_by_itself() -> None:
     world.run(seconds=2)
     world.put(KEY, b"newer")
     assert world.get(KEY, read="all") == b"newer"
+
+
+def test_a_disk_that_something_else_has_filled_gets_its_space_back() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.fill_disk("n2")
+    with pytest.raises(errors.Error):
+        world.put(KEY, bytes(10_000))
+    size = world.disk_bytes("n2")
+    world.run(seconds=1)
+    assert world.disk_bytes("n2") == size
+    world.free_disk("n2")
+    world.run(seconds=2)
+    world.put(KEY, bytes(10_000))
+    assert world.disk_bytes("n2") > size
+
+
+def test_a_slow_disk_holds_up_the_writes_that_need_it() -> None:
+    world = World(3, seed=1)
+    world.slow_disk("n2", latency=0.5)
+
+    def median(level: Level) -> float:
+        operations = [world.wait(world.submit("put", KEY, b"v", level=level)) for _ in range(21)]
+        return sorted(operation.seconds or 0 for operation in operations)[10]
+
+    assert median("all") > 0.2
+    world.slow_disk("n2")
+    world.run(seconds=2)
+    assert median("all") < 0.01
+    world.slow_disk("n2", bytes_per_second=1_000_000)
+    began = world.time
+    world.put(KEY, bytes(500_000))
+    assert world.time - began > 0.5
+
+
+def test_a_killed_process_loses_nothing_that_it_wrote_and_a_machine_may() -> None:
+    """What was not synced is in the page cache, which outlives the process and not the machine."""
+    lost = {World.crash: 0, World.power_cut: 0}
+    for kill in lost:
+        for seed in range(20):
+            world = World(1, replication=1, seed=seed)
+            world.run(seconds=1)
+            world.slow_disk("n1", latency=1)
+            world.submit("put", KEY, b"value")
+            while not any("write file 0" in e.text for e in world.trace.filter("disk")):
+                world.run(seconds=0.005)
+            kill(world, "n1")
+            world.start("n1")
+            lost[kill] += not holders(world)
+    assert lost[World.crash] == 0 < lost[World.power_cut] < 20
 
 
 def test_a_node_stops_when_its_disk_fails_to_sync() -> None:
@@ -388,6 +570,68 @@ def test_history_and_trace_tell_what_happened() -> None:
     assert world.messages == sum(entry.kind == "message" for entry in world.trace)
 
 
+def test_the_trace_can_be_searched() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    coordinator = world.trace.filter("request")[0].node
+    sent = world.trace.filter("message", peer=coordinator, text="apply ")
+    assert {entry.node for entry in sent} == others(world, coordinator or "")
+    assert len(world.trace.filter(after=world.time)) < len(world.trace)
+    assert world.trace.filter(before=world.time) == world.trace
+    assert world.trace[-1] == world.trace[-2:][1]
+
+
+def test_the_history_is_ready_for_a_table() -> None:
+    """pandas.DataFrame takes objects that `dataclasses.asdict` makes rows of."""
+    world = World(3)
+    for i in range(3):
+        world.put(f"key {i}", b"value")
+    rows = [dataclasses.asdict(operation) for operation in world.history]
+    assert [row["key"] for row in rows] == [b"key 0", b"key 1", b"key 2"]
+    for row in rows:
+        assert row["outcome"] == "applied"
+        assert row["invoked"] + row["seconds"] == pytest.approx(row["answered"])
+
+
+def test_replicas_that_differ_are_named() -> None:
+    world = World(4, seed=1)
+    world.put(KEY, b"old")
+    behind = world.ring.replicas(KEY)[1]
+    world.crash(behind)
+    world.run(seconds=1)
+    assert world.converged()  # what a dead node holds is on its disk
+    new = world.put(KEY, b"new", write="quorum").version
+    (difference,) = world.divergence()
+    assert difference.key == KEY.encode() and difference.behind == (behind,)
+    assert tuple(difference.held) == world.ring.replicas(KEY)
+    world.wipe(behind)
+    (difference,) = world.divergence()
+    assert difference.held == {
+        node: None if node == behind else Held(new, False) for node in world.ring.replicas(KEY)
+    }
+    world.start(behind)
+    world.run(seconds=3)
+    world.delete(KEY)
+    assert world.converged() and world.divergence() == []
+
+
+def test_looking_changes_nothing() -> None:
+    """A world in which the replicas were compared goes the way of one in which they were not."""
+    hashes = set()
+    for look in (False, True):
+        world = World(4, seed=1)
+        world.power_cut("n2")
+        for i in range(20):
+            world.submit("put", f"key {i}", b"value", level="quorum")
+        world.run(seconds=0.01)
+        if look:
+            assert all(isinstance(one, Difference) for one in world.divergence())
+        world.start("n2")
+        world.run(seconds=1)
+        hashes.add(world.trace_hash)
+    assert len(hashes) == 1
+
+
 def test_what_does_not_exist_is_refused() -> None:
     world = World(3)
     with pytest.raises(errors.InvalidArgumentError, match="n9"):
@@ -398,6 +642,10 @@ def test_what_does_not_exist_is_refused() -> None:
         World(3, seed=-1)
     with pytest.raises(errors.InvalidArgumentError):
         World(3, drop=1.5)
+    with pytest.raises(errors.InvalidArgumentError):
+        World(3, latency=(2, 1))
+    with pytest.raises(errors.InvalidArgumentError):
+        world.slow_link("n1", "n2", bytes_per_second=0)
     with pytest.raises(IndexError):
         world.wait(0)
 

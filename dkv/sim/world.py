@@ -1,46 +1,29 @@
-"""Simulated clusters: the real nodes in a simulated network, with simulated disks and clocks.
-
-Everything follows from one seed: the same calls on a `World` give the same course of events, down
-to each message. Time is virtual and passes only in calls; what takes a cluster minutes takes
-milliseconds here. Nodes crash, lose power, stall, lose sight of each other, and have wrong clocks
-and rotten disks when you say so.
-
->>> world = World(5, replication=3, seed=7)
->>> world.put("greeting", b"hello").replicas
-('n4', 'n1', 'n3')
->>> owner = world.ring.owner("greeting")
->>> world.power_cut(owner)
->>> world.get("greeting")
-b'hello'
->>> world.start(owner)
->>> world.run(seconds=10)
->>> [node for node, version in world.replicas_holding("greeting").items() if version]
-['n1', 'n3', 'n4']
-
-`python -m dkv.sim --seed N` runs a *campaign*: a random cluster, random work and random faults, all
-from the seed N, and then checks that everything was kept that dkv promises.
-"""
+"""A simulated cluster, step by step."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import click
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from dkv import _core
 from dkv.errors import TABLE, Error, InvalidArgumentError
 from dkv.results import GetResult, PutResult
 from dkv.ring import Key, Member, Nodes, Ring, _fields_of
+from dkv.sim.records import (
+    Difference,
+    Held,
+    Kind,
+    Latency,
+    LogNormal,
+    Operation,
+    Outcome,
+    Trace,
+    TraceEntry,
+)
 from dkv.version import Version
 
 if TYPE_CHECKING:
     from dkv.client import Level, Value
-
-Outcome = Literal["applied", "not applied", "unknown"]
-Kind = Literal["get", "put", "delete"]
 
 NS = 1_000_000_000
 
@@ -50,89 +33,20 @@ _LEVELS = {None: 0, "one": 1, "quorum": 2, "all": 3}
 _LEVEL_NAMES = {0: "default", 1: "one", 2: "quorum", 3: "all"}
 _OUTCOMES: dict[int, Outcome | None] = {0: None, 1: "applied", 2: "not applied", 3: "unknown"}
 _ANY_NODE = -1
-_SEED_MAX = 2**64 - 1
-
-
-class TraceEntry(NamedTuple):
-    """Something that happened."""
-
-    time: float
-    """Seconds of virtual time since the world began."""
-
-    node: str | None
-    """The node it happened to; None: a client, or the whole world."""
-
-    kind: str
-    """What: "message", "disk", "crash", "request" and so on."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.time:12.6f} {self.node or '-':<6} {self.kind:<13} {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One request of a client, and how it ended. Times are in seconds of virtual time."""
-
-    number: int
-    client: int
-    kind: Kind
-    key: bytes
-    value: bytes
-    """What was to be written."""
-
-    level: str
-    via: str | None
-    """The node it was sent to on purpose; None: routed by the client."""
-
-    invoked: float
-    answered: float | None
-    """None: not yet."""
-
-    error: str | None
-    """The name of the error; None if it succeeded."""
-
-    outcome: Outcome | None
-    """What became of a write."""
-
-    version: Version | None
-    """Of the value read, or of the write."""
-
-    result: bytes
-    """The value read."""
-
-    holding: tuple[str, ...]
-    """The nodes that confirmed the write, or that answered with this version."""
-
-    missing: tuple[str, ...]
-    """The nodes that stood in the way."""
-
-    detail: str
-    """The error in a sentence."""
-
-    def __str__(self) -> str:
-        answered = "..." if self.answered is None else f"{self.answered:.6f}"
-        said = " ".join(filter(None, (self.error or "ok", self.outcome)))
-        version = f" {self.version.hlc}.{self.version.origin:x}" if self.version else ""
-        holding = f" on {','.join(self.holding)}" if self.holding else ""
-        via = f" via {self.via}" if self.via else ""
-        return (
-            f"{self.invoked:.6f}-{answered} op {self.number} client {self.client}: "
-            f"{self.kind} {self.key.decode(errors='backslashreplace')} "
-            f"level {self.level}{via}: {said}{version}{holding}"
-            + (f": {self.detail}" if self.detail else "")
-        )
+SEED_MAX = 2**64 - 1
 
 
 class World:
     """A simulated cluster and its clients.
 
     `nodes` is a number (then they are n1, n2, ...), or what `dkv.Ring` takes. Operations block in
-    virtual time and raise what a real client raises. `latency` is the range of a message's delay in
-    seconds. The network is like TCP unless batches of messages are to be lost, repeated or to
-    overtake each other: `drop`, `duplicate` and `reorder` are the probabilities of that, `break_`
-    is that of a link to break.
+    virtual time and raise what a real client raises.
+
+    A message takes `latency` seconds: always the same, a range, or `LogNormal`. A job of a disk
+    takes up to `disk` seconds. The network is like TCP unless batches of messages are to be lost,
+    repeated or to overtake each other: `drop`, `duplicate` and `reorder` are the probabilities of
+    that, `break_` is that of a link to break. `segment_bytes` is the size of a file of the log
+    (0: as real nodes have it). Without `trace` only its hash is kept, which saves time and memory.
 
     >>> world = World(3, seed=1)
     >>> world.partition({"n1"}, {"n2", "n3"})
@@ -153,7 +67,7 @@ nothing was written
         replication: int = 3,
         *,
         seed: int = 1,
-        latency: tuple[float, float] = (0.000_05, 0.000_5),
+        latency: Latency = (0.000_05, 0.000_5),
         disk: float = 0.000_4,
         break_: float = 0.0,
         drop: float = 0.0,
@@ -166,17 +80,17 @@ nothing was written
         self._ring = Ring(named, replication)
         members = [_fields_of(member) for member in self._ring.members]
         net = (
-            *(max(1, round(edge * 1e6)) for edge in latency),
+            *_native_latency(latency),
             0,
             0,
             *(_millionths(chance) for chance in (break_, drop, duplicate, reorder)),
         )
-        disk_us = max(1, round(disk * 1e6))
+        disk_us = _microseconds(disk)
         timing = (0, 0, 0, 0, 0, 0)
         self._native = _core.World(
             self._ring.replication,
             members,
-            _checked_seed(seed),
+            checked_seed(seed),
             timing,
             net,
             disk_us,
@@ -191,7 +105,7 @@ nothing was written
         self._last_seen = Version(0, 0)
 
     @classmethod
-    def _of(cls, native: _core.World, seed: int) -> World:
+    def of_native(cls, native: _core.World, seed: int) -> World:
         """A world that a campaign has left behind."""
         world = cls.__new__(cls)
         world._native = native
@@ -255,9 +169,13 @@ nothing was written
             client, node, _KINDS[kind], key, value, _LEVELS[level], round(timeout * 1000), *seen
         )
 
-    def wait(self, number: int) -> Operation:
+    def finish(self, number: int) -> None:
         """Lets time pass until operation `number` has ended, well or not."""
         self._native.wait(number)
+
+    def wait(self, number: int) -> Operation:
+        """`finish`, and what became of the operation."""
+        self.finish(number)
         return self._operation(number)
 
     def _finish(self, number: int) -> Operation:
@@ -302,7 +220,8 @@ nothing was written
         return self._native.state(self._of_node(node))
 
     def crash(self, node: str) -> None:
-        """Kills the process. Its machine lives on: peers see that it is gone."""
+        """Kills the process, as kill -9 does. Its machine lives on: peers see that it is gone, and
+        what it wrote to files is there, synced or not."""
         self._native.crash(self._of_node(node))
 
     def power_cut(self, node: str) -> None:
@@ -318,7 +237,7 @@ nothing was written
         self._native.start(self._of_node(node))
 
     def pause(self, node: str) -> None:
-        """Stops the process as SIGSTOP does, until `resume`."""
+        """Stops the process as SIGSTOP does, until `resume`: time passes, messages wait."""
         self._native.pause(self._of_node(node))
 
     def resume(self, node: str) -> None:
@@ -343,9 +262,33 @@ nothing was written
         """Loses a random file of the log of a node that does not run."""
         self._native.lose_file(self._of_node(node))
 
+    def disk_bytes(self, node: str) -> int:
+        """The size of all files on the node's disk."""
+        return self._native.disk_bytes(self._of_node(node))
+
     def limit_disk(self, node: str, bytes_: int | None) -> None:
         """Lets the node's disk take so many bytes in all; None: any number."""
         self._native.capacity(self._of_node(node), bytes_ or 0)
+
+    def fill_disk(self, node: str) -> None:
+        """Fills the disk with something else: no file can grow, until `free_disk`."""
+        self.limit_disk(node, max(1, self.disk_bytes(node)))
+
+    def free_disk(self, node: str) -> None:
+        """Gives the disk its space back."""
+        self.limit_disk(node, None)
+
+    def slow_disk(
+        self,
+        node: str,
+        *,
+        latency: float | None = None,
+        bytes_per_second: float | None = None,
+    ) -> None:
+        """From now on a job of the node's disk takes up to `latency` seconds, and jobs wait for
+        each other at `bytes_per_second`. Without both the disk is as at the beginning."""
+        latency_us = 0 if latency is None else _microseconds(latency)
+        self._native.slow_disk(self._of_node(node), latency_us, _rate(bytes_per_second))
 
     def fail_syncs(self, node: str, count: int = 1) -> None:
         """Makes the next syncs of the node's disk fail. The node must stop then."""
@@ -370,8 +313,37 @@ nothing was written
                         if not one_way:
                             self._native.cut(b, a)
 
+    def slow_link(
+        self,
+        a: str,
+        b: str,
+        *,
+        latency: Latency | None = None,
+        bytes_per_second: float | None = None,
+        one_way: bool = False,
+    ) -> None:
+        """From now on messages between `a` and `b` take `latency` seconds, and wait for each other
+        at `bytes_per_second`. Without both the link is as at the beginning.
+
+        With `one_way` this holds for messages from `a` to `b` only.
+
+        >>> world = World(3, seed=1)
+        >>> world.slow_link("n1", "n2", latency=0.1)
+        >>> began = world.time
+        >>> world.put("key", b"value", via="n1").replicas
+        ('n3', 'n2', 'n1')
+        >>> world.time - began > 0.2
+        True
+        """
+        native = (0, 0, False) if latency is None else _native_latency(latency)
+        ways = [(a, b)] if one_way else [(a, b), (b, a)]
+        for from_, to in ways:
+            self._native.slow_way(
+                self._of_node(from_), self._of_node(to), native, _rate(bytes_per_second)
+            )
+
     def heal(self) -> None:
-        """Joins all ways again."""
+        """Joins all ways again, and no link is slow any more."""
         self._native.heal()
 
     # ---- looking in ----
@@ -387,19 +359,53 @@ nothing was written
             for node, version in zip(self.nodes, versions, strict=True)
         }
 
+    def converged(self) -> bool:
+        """Whether all replicas of every key hold the same.
+
+        The world compares the stores record by record, those of dead nodes on their disks; no word
+        of a node is believed. Looking changes nothing.
+
+        >>> world = World(3, seed=1)
+        >>> world.crash("n2")
+        >>> world.run(seconds=1)
+        >>> world.put("key", b"value", write="quorum").replicas
+        ('n3', 'n1')
+        >>> world.converged()
+        False
+        >>> [(difference.key, difference.behind) for difference in world.divergence()]
+        [(b'key', ('n2',))]
+        """
+        return self._native.count_differences() == 0
+
+    def divergence(self) -> list[Difference]:
+        """The keys of which not all replicas hold the same, in ring order. See `converged`."""
+        return [
+            Difference(
+                key,
+                {
+                    self.nodes[node]: None if version is None else Held(Version(*version), deleted)
+                    for node, deleted, version in held
+                },
+            )
+            for key, held in self._native.differences()
+        ]
+
     @property
     def history(self) -> Sequence[Operation]:
-        """All operations so far, in the order in which they began."""
+        """All operations so far, in the order in which they began.
+
+        `pandas.DataFrame(world.history)` makes a table of them.
+        """
         return [self._operation(number) for number in range(self._native.counts()[1])]
 
     @property
-    def trace(self) -> list[TraceEntry]:
+    def trace(self) -> Trace:
         """What has happened, event by event (the last million, if there are more)."""
-        names = self.nodes
-        return [
-            TraceEntry(time / NS, names[node] if node >= 0 else None, kind, text)
-            for time, node, kind, text in self._native.trace(0)
-        ]
+        names = (*self.nodes, None)
+        return Trace(
+            TraceEntry(time / NS, names[node], names[peer], kind, text)
+            for time, node, peer, kind, text in self._native.trace(0)
+        )
 
     @property
     def trace_hash(self) -> int:
@@ -410,6 +416,11 @@ nothing was written
     def messages(self) -> int:
         """How many messages nodes have got from each other."""
         return self._native.counts()[2]
+
+    @property
+    def events(self) -> int:
+        """How many events there were: messages, disk jobs, timers and so on."""
+        return self._native.counts()[3]
 
     @property
     def seed(self) -> int:
@@ -439,6 +450,7 @@ nothing was written
             via=names[via] if via >= 0 else None,
             invoked=invoked / NS,
             answered=answered / NS if answered >= 0 else None,
+            seconds=(answered - invoked) / NS if answered >= 0 else None,
             error=error,
             outcome=_OUTCOMES[outcome],
             version=None if version is None else Version(*version),
@@ -470,157 +482,30 @@ def _millionths(chance: float) -> int:
     return round(chance * 1e6)
 
 
-def _checked_seed(seed: int) -> int:
-    if not 0 <= seed <= _SEED_MAX:
+def _microseconds(seconds: float) -> int:
+    if not 0 <= seconds <= 60:
+        raise InvalidArgumentError(f"a latency must be 0 to 60 seconds, not {seconds!r}")
+    return max(1, round(seconds * 1e6))
+
+
+def _native_latency(latency: Latency) -> tuple[int, int, bool]:
+    """(low, high, heavy tail) in microseconds."""
+    low, high = latency if isinstance(latency, tuple) else (latency, latency)
+    if low > high:
+        raise InvalidArgumentError(f"a latency of {low!r} to {high!r} seconds is no range")
+    return _microseconds(low), _microseconds(high), isinstance(latency, LogNormal)
+
+
+def _rate(bytes_per_second: float | None) -> int:
+    if bytes_per_second is None:
+        return 0
+    if bytes_per_second < 1:
+        raise InvalidArgumentError(f"bytes_per_second must be 1 or more, not {bytes_per_second!r}")
+    return round(bytes_per_second)
+
+
+def checked_seed(seed: int) -> int:
+    """`seed`, if it is in the range of one."""
+    if not 0 <= seed <= SEED_MAX:
         raise InvalidArgumentError(f"a seed must be 0 to 2**64 - 1, not {seed}")
     return seed
-
-
-# ---- campaigns ----
-
-FAULTS: tuple[str, ...] = _core.fault_names()
-"""What can go wrong in a campaign."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A promise that was not kept."""
-
-    rule: str
-    sentence: str
-    """What should hold."""
-
-    operations: tuple[int, ...]
-    """The numbers of those concerned."""
-
-    text: str
-    """What was found."""
-
-
-@dataclass(frozen=True, slots=True)
-class Campaign:
-    """A campaign that was run."""
-
-    seed: int
-    violation: Violation | None
-    faults: tuple[str, ...]
-    """The kinds of faults that the seed chose."""
-
-    n_faults: int
-    """How many there were."""
-
-    nodes: int
-    replication: int
-    operations: int
-    applied: int
-    """Writes that were."""
-
-    found: int
-    """Reads that returned a value."""
-
-    messages: int
-    events: int
-    trace_hash: int
-    seconds: float
-    """Of virtual time."""
-
-    world: World
-    """As it was at the end."""
-
-
-def campaign(seed: int, *, faults: Collection[str] = FAULTS, trace: bool = False) -> Campaign:
-    """Runs the campaign of `seed` with some of these kinds of faults.
-
-    >>> campaign(1).violation is None
-    True
-    """
-    unknown = sorted(set(faults) - set(FAULTS))
-    if unknown:
-        raise InvalidArgumentError(f"there is no fault {unknown[0]!r}")
-    mask = sum(1 << FAULTS.index(fault) for fault in set(faults))
-    report, native = _core.World.campaign(_checked_seed(seed), mask, trace)
-    found = report["violation"]
-    return Campaign(
-        seed=seed,
-        violation=found and Violation(found[0], found[1], tuple(found[2]), found[3]),
-        faults=tuple(fault for bit, fault in enumerate(FAULTS) if report["faults"] >> bit & 1),
-        n_faults=report["n_faults"],
-        nodes=report["n_nodes"],
-        replication=report["replication"],
-        operations=report["ops"],
-        applied=report["applied"],
-        found=report["found"],
-        messages=report["messages"],
-        events=report["events"],
-        trace_hash=report["trace_hash"],
-        seconds=report["ns"] / NS,
-        world=World._of(native, seed),
-    )
-
-
-def describe(run: Campaign) -> Iterator[str]:
-    """What there is to say of a campaign that was run with its trace, line by line."""
-    yield (
-        f"seed {run.seed}: {run.nodes} nodes, {run.replication} copies; "
-        f"{run.operations} operations ({run.applied} applied, {run.found} found), "
-        f"{run.messages} messages, {run.n_faults} faults ({', '.join(run.faults) or 'none'}) "
-        f"in {run.seconds:.1f} s; trace {run.trace_hash:016x}"
-    )
-    if run.violation is None:
-        return
-    yield f"VIOLATION {run.violation.rule}: {run.violation.sentence}"
-    yield f"  found: {run.violation.text}"
-    history = run.world.history
-    concerned = [history[number] for number in run.violation.operations]
-    for operation in concerned:
-        yield f"  {operation}"
-    if concerned:
-        yield "history of the key:"
-        yield from _around(history, concerned)
-    yield "the last that happened:"
-    yield from (f"  {entry}" for entry in run.world.trace[-60:])
-
-
-def _around(history: Sequence[Operation], concerned: Sequence[Operation]) -> Iterator[str]:
-    """The operations on the key shortly before and between those concerned."""
-    first, last = min(op.invoked for op in concerned), max(op.invoked for op in concerned)
-    same_key = [op for op in history if op.key == concerned[0].key]
-    before = [op for op in same_key if op.invoked < first][-20:]
-    during = [op for op in same_key if first <= op.invoked <= last]
-    yield from (f"  {operation}" for operation in before + during)
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--seed", type=click.IntRange(0, _SEED_MAX), default=1, show_default=True)
-@click.option("--runs", "--seeds", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--fault", "faults", type=click.Choice(FAULTS), multiple=True, help="Only these.")
-@click.option("--no-faults", is_flag=True, help="Nothing goes wrong.")
-@click.option("--trace", is_flag=True, help="Print everything that happens.")
-def main(seed: int, runs: int, faults: Sequence[str], no_faults: bool, trace: bool) -> None:
-    """Run campaigns: random clusters, work and faults, checked for what dkv promises.
-
-    Ends with status 1 at the first seed at which a promise was not kept, and shows what led to it.
-    """
-    chosen: Sequence[str] = () if no_faults else faults or FAULTS
-    operations = messages = 0
-    for number in range(seed, seed + runs):
-        run = campaign(number, faults=chosen, trace=runs == 1)
-        operations += run.operations
-        messages += run.messages
-        if run.violation is not None and runs > 1:
-            run = campaign(number, faults=chosen, trace=True)
-        if trace:
-            for entry in run.world.trace:
-                click.echo(entry)
-        if run.violation is not None or runs == 1:
-            click.echo("\n".join(describe(run)))
-        if run.violation is not None:
-            sys.exit(1)
-    if runs > 1:
-        click.echo(
-            f"{runs} campaigns kept all promises: {operations} operations, {messages} messages"
-        )
-
-
-if __name__ == "__main__":
-    main()
