@@ -249,19 +249,24 @@ static void stop(worker *self) {
 static void explain(char *why, const char *path, int err) {
     if (err == DKV_ERR_LOCKED) {
         snprintf(why, DKV_DETAIL_MAX, "%s: %s", path, dkv_err_sentence(err));
+    } else if (err == DKV_ERR_PRECONDITION) {
+        snprintf(why, DKV_DETAIL_MAX,
+                 "%s: holds a store on disk; a store in memory needs a directory without one",
+                 path);
     } else {
         snprintf(why, DKV_DETAIL_MAX, "%s: cannot be opened as a data directory: %s", path,
                  strerror(errno));
     }
 }
 
-int dkv_disk_open(const char *path, dkv_disk_wake wake, void *user, dkv_disk **out, char *why) {
+int dkv_disk_open(const char *path, bool in_memory, dkv_disk_wake wake, void *user, dkv_disk **out,
+                  char *why) {
     dkv_disk *disk = calloc(1, sizeof *disk);
     if (!disk) {
         explain(why, path, DKV_ERR_NO_MEMORY);
         return DKV_ERR_NO_MEMORY;
     }
-    int err = dkv_disk_files_open(&disk->files, path);
+    int err = dkv_disk_files_open(&disk->files, path, in_memory);
     if (err) {
         explain(why, path, err);
         free(disk);
@@ -322,6 +327,10 @@ bool dkv_disk_submit(dkv_disk *disk, dkv_disk_job *job) {
     job->err = DKV_OK;
     if (!is_slow(job)) {
         job->err = perform_fast(disk, job);
+        return true;
+    }
+    if (disk->files.in_memory && job->op != DKV_DISK_READ) { /* there is nothing to sync */
+        job->err = ask_fault(disk, job);
         return true;
     }
     if (job->op == DKV_DISK_SYNC_DIR) return submit_slow(disk, &disk->syncs, NULL, job);

@@ -5,6 +5,10 @@
  * a thread of its own, a read that must wait for the medium on another; when one is done the `wake`
  * function is called and dkv_disk_next_done returns it. All functions here belong to the owner.
  *
+ * With `in_memory` the files are memory of the process and end with it, and syncs are done at once;
+ * the directory holds the lock only. It must not hold the files of a store: a node that came back
+ * with them later would not know what it has missed.
+ *
  * Files: "NNNNNNNN.seg", "meta", "index", and "lock", which is held as long as the directory is in
  * use. Other files are left alone. */
 #ifndef DKV_HOST_DISK_H
@@ -23,8 +27,10 @@ typedef void (*dkv_disk_wake)(void *user);
 
 /* Opens the directory, making it (mode 0700) if it is not there, and locks it. *out is owned by the
  * caller. `wake` may be NULL if nothing is submitted. On an error `why` (DKV_DETAIL_MAX bytes) says
- * what is wrong: LOCKED, PERMISSION, NO_SPACE, IO, NO_MEMORY. */
-int dkv_disk_open(const char *path, dkv_disk_wake wake, void *user, dkv_disk **out, char *why);
+ * what is wrong: LOCKED, PERMISSION, NO_SPACE, IO, NO_MEMORY, PRECONDITION (`in_memory`, and there
+ * are files of a store). */
+int dkv_disk_open(const char *path, bool in_memory, dkv_disk_wake wake, void *user, dkv_disk **out,
+                  char *why);
 
 /* Waits for jobs that are being performed, drops those that wait, and closes everything. To be
  * called while the memory of the jobs is still there. Accepts NULL. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -60,30 +61,6 @@ static uint64_t key_of(dkv_disk_file file) {
 
 /* ---- the directory ---- */
 
-int dkv_disk_files_open(dkv_disk_files *files, const char *path) {
-    *files = (dkv_disk_files){.dir = -1, .lock = -1};
-    if (mkdir(path, 0700) && errno != EEXIST) return dkv_disk_err_of(errno);
-    files->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (files->dir >= 0) {
-        files->lock = openat(files->dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    }
-    int err = DKV_OK;
-    if (files->lock < 0) {
-        err = dkv_disk_err_of(errno);
-    } else if (flock(files->lock, LOCK_EX | LOCK_NB)) {
-        err = errno == EWOULDBLOCK ? DKV_ERR_LOCKED : dkv_disk_err_of(errno);
-    } else {
-        /* The directory itself must survive a power loss as well. */
-        int parent = openat(files->dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (parent >= 0) fsync(parent);
-        if (parent >= 0) close(parent);
-    }
-    int error = errno;
-    if (err) dkv_disk_files_close(files);
-    errno = error;
-    return err;
-}
-
 void dkv_disk_files_close(dkv_disk_files *files) {
     for (size_t i = 0; i < files->open.cap; i++) {
         dkv_open_file *file = files->open.slots[i].value;
@@ -97,7 +74,8 @@ void dkv_disk_files_close(dkv_disk_files *files) {
     files->lock = files->dir = -1;
 }
 
-int dkv_disk_files_list(const dkv_disk_files *files, dkv_disk_job *job) {
+/* Lists what the directory holds of a store. */
+static int list_dir(const dkv_disk_files *files, dkv_disk_job *job) {
     dkv_disk_file *to = (dkv_disk_file *)(void *)job->data;
     int fd = openat(files->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -122,11 +100,65 @@ int dkv_disk_files_list(const dkv_disk_files *files, dkv_disk_job *job) {
     return err;
 }
 
+/* Opens the directory, made if it is not there, and locks it. */
+static int open_dir(dkv_disk_files *files, const char *path) {
+    if (mkdir(path, 0700) && errno != EEXIST) return dkv_disk_err_of(errno);
+    files->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (files->dir < 0) return dkv_disk_err_of(errno);
+    files->lock = openat(files->dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (files->lock < 0) return dkv_disk_err_of(errno);
+    if (flock(files->lock, LOCK_EX | LOCK_NB)) {
+        return errno == EWOULDBLOCK ? DKV_ERR_LOCKED : dkv_disk_err_of(errno);
+    }
+    /* The directory itself must survive a power loss as well. */
+    int parent = openat(files->dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent >= 0) fsync(parent);
+    if (parent >= 0) close(parent);
+    return DKV_OK;
+}
+
+/* PRECONDITION if the directory holds the files of a store. */
+static int check_no_store(const dkv_disk_files *files) {
+    dkv_disk_file first;
+    dkv_disk_job job = {.op = DKV_DISK_LIST, .len_bytes = 1, .data = (uint8_t *)&first};
+    int err = list_dir(files, &job);
+    bool holds_any = err == DKV_ERR_INVALID || job.done_bytes > 0; /* INVALID: more than one */
+    return holds_any ? DKV_ERR_PRECONDITION : err;
+}
+
+int dkv_disk_files_open(dkv_disk_files *files, const char *path, bool in_memory) {
+    *files = (dkv_disk_files){.dir = -1, .lock = -1, .in_memory = in_memory};
+    int err = open_dir(files, path);
+    if (!err && in_memory) err = check_no_store(files);
+    int error = errno;
+    if (err) dkv_disk_files_close(files);
+    errno = error;
+    return err;
+}
+
+/* Lists the files that are open: in memory all are. */
+static int list_open(const dkv_disk_files *files, dkv_disk_job *job) {
+    dkv_disk_file *to = (dkv_disk_file *)(void *)job->data;
+    for (size_t i = 0; i < files->open.cap; i++) {
+        const dkv_open_file *file = files->open.slots[i].value;
+        if (!file) continue;
+        if (job->done_bytes == job->len_bytes) return DKV_ERR_INVALID;
+        to[job->done_bytes++] = (dkv_disk_file){.kind = (dkv_file_kind)(file->key >> 32),
+                                                .number = (uint32_t)file->key,
+                                                .size_bytes = file->size_bytes};
+    }
+    return DKV_OK;
+}
+
+int dkv_disk_files_list(const dkv_disk_files *files, dkv_disk_job *job) {
+    return files->in_memory ? list_open(files, job) : list_dir(files, job);
+}
+
 /* ---- open files ---- */
 
 /* Closes the file that has not been used for the longest time, if too many are open. */
 static void evict(dkv_disk_files *files) {
-    if (files->open.len < DKV_DISK_OPEN_FILES_MAX) return;
+    if (files->in_memory || files->open.len < DKV_DISK_OPEN_FILES_MAX) return;
     dkv_open_file *oldest = NULL;
     for (size_t i = 0; i < files->open.cap; i++) {
         dkv_open_file *file = files->open.slots[i].value;
@@ -139,6 +171,17 @@ static void evict(dkv_disk_files *files) {
     free(oldest);
 }
 
+/* A descriptor, or −1 with errno. */
+static int open_fd(const dkv_disk_files *files, const char *name, bool create) {
+    if (!files->in_memory) {
+        int flags = O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0);
+        return openat(files->dir, name, flags, 0600);
+    }
+    if (create) return memfd_create(name, MFD_CLOEXEC);
+    errno = ENOENT;
+    return -1;
+}
+
 static dkv_open_file *open_file(dkv_disk_files *files, dkv_disk_file name, bool create) {
     char text[NAME_BYTES];
     struct stat status;
@@ -146,7 +189,7 @@ static dkv_open_file *open_file(dkv_disk_files *files, dkv_disk_file name, bool 
     dkv_open_file *file = calloc(1, sizeof *file);
     if (!file) return NULL;
     file->key = key_of(name);
-    file->fd = openat(files->dir, text, O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0), 0600);
+    file->fd = open_fd(files, text, create);
     if (file->fd < 0) goto fail;
     if (fstat(file->fd, &status)) goto fail_open;
     file->size_bytes = (uint64_t)status.st_size;
@@ -179,7 +222,7 @@ int dkv_disk_files_remove(dkv_disk_files *files, dkv_disk_file name, int *left) 
     dkv_open_file *file = dkv_disk_files_get(files, name, false);
     if (!file) return dkv_disk_err_of(errno);
     name_of(name, text);
-    if (unlinkat(files->dir, text, 0)) return dkv_disk_err_of(errno);
+    if (!files->in_memory && unlinkat(files->dir, text, 0)) return dkv_disk_err_of(errno);
     dkv_map_remove(&files->open, file->key);
     file->removed = true;
     file->jobs_out++;

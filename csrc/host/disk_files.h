@@ -22,12 +22,14 @@ typedef struct dkv_open_file {
 typedef struct dkv_disk_files {
     int dir;
     int lock;
-    dkv_map open; /* key -> dkv_open_file */
+    bool in_memory; /* the files are in `open` only, and in no directory */
+    dkv_map open;   /* key -> dkv_open_file */
     uint64_t uses;
 } dkv_disk_files;
 
-/* 0, or a dkv_err with errno telling more. */
-int dkv_disk_files_open(dkv_disk_files *files, const char *path);
+/* 0, or a dkv_err with errno telling more. PRECONDITION: `in_memory`, but the directory holds files
+ * of a store. */
+int dkv_disk_files_open(dkv_disk_files *files, const char *path, bool in_memory);
 void dkv_disk_files_close(dkv_disk_files *files);
 
 /* The open file, opened if need be; NULL with errno. `create`: it must not exist yet. */

@@ -53,6 +53,19 @@ uint64_t dkv_host_random(void) {
 
 /* ---- beginning ---- */
 
+/* A number that another boot of the machine does not have: from the kernel's boot id, a UUID. 0 if
+ * it is not known. */
+static uint64_t boot_id(void) {
+    char text[64] = "";
+    uint32_t first = 0, second = 0, third = 0;
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (!file) return 0;
+    if (!fgets(text, sizeof text, file)) text[0] = 0;
+    fclose(file);
+    if (sscanf(text, "%8" SCNx32 "-%4" SCNx32 "-%4" SCNx32, &first, &second, &third) != 3) return 0;
+    return (uint64_t)first << 32 | second << 16 | third;
+}
+
 static int refuse(char *why, int err, const char *what, const char *about) {
     snprintf(why, DKV_DETAIL_MAX, "%s: %s", about, what);
     return err;
@@ -88,6 +101,7 @@ static int open_store(dkv_host *host, const dkv_host_options *options, dkv_store
         .new_store_id = dkv_host_random(),
         .durability = options->durability,
         .interval_ms = options->interval_ms,
+        .boot_id = boot_id(),
     };
     int err = dkv_store_open(&store_options, dkv_disk_run_now, host->disk, out, report);
     if (err == DKV_ERR_PRECONDITION) {
@@ -137,10 +151,16 @@ static void say_listening(const dkv_host *host, const dkv_host_options *options,
         dkv_host_say(host, DKV_LOG_INFO, "cut %" PRIu64 " bytes of unconfirmed writes off the log",
                      report->torn_bytes);
     }
-    if (report->damaged_records) {
+    if (report->machine_stopped) {
+        dkv_host_say(host, DKV_LOG_WARN,
+                     "the machine stopped before the last writes were synced: they may be lost "
+                     "here, so this store is not believed about absent keys");
+    }
+    uint64_t places = report->damaged_records - report->machine_stopped;
+    if (places) {
         dkv_host_say(host, DKV_LOG_ERROR,
                      "%" PRIu64 " damaged places in the log: confirmed records may be lost here",
-                     report->damaged_records);
+                     places);
     }
 }
 
@@ -164,7 +184,8 @@ int dkv_host_new(const dkv_host_options *options, dkv_host **out, char *why) {
         refuse(why, err, dkv_err_sentence(err), options->id);
         goto fail;
     }
-    err = dkv_disk_open(options->data_dir, wake, host, &host->disk, why);
+    err = dkv_disk_open(options->data_dir, options->durability == DKV_DURABILITY_MEMORY, wake, host,
+                        &host->disk, why);
     if (err) goto fail;
     err = make_node(host, options, &report, why);
     if (err) goto fail;

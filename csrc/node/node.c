@@ -196,6 +196,7 @@ static void tick(dkv_node *node, const dkv_moment *at) {
     dkv_replica_tick(node->replica, at);
     hand_facts_to_store(node, at);
     retry_when_full(node, at);
+    dkv_store_tick(node->store, at->now_ns);
     hand_out_jobs(node, at);
 }
 
@@ -230,6 +231,8 @@ void dkv_node_step(dkv_node *node, const dkv_event *event, const dkv_effects *ef
 int64_t dkv_node_next_timer(const dkv_node *node) {
     if (node->failed) return INT64_MAX;
     int64_t next_ns = dkv_peers_next_timer(node->peers);
+    int64_t store_ns = dkv_store_next_timer(node->store);
+    if (store_ns < next_ns) next_ns = store_ns;
     int64_t replica_ns = dkv_replica_next_timer(node->replica);
     if (replica_ns < next_ns) next_ns = replica_ns;
     if (facts_wait(node) && node->facts_due_ns < next_ns) next_ns = node->facts_due_ns;
@@ -252,7 +255,7 @@ bool dkv_node_idle(const dkv_node *node) {
     dkv_store_stats stats;
     dkv_store_stats_get(node->store, &stats);
     return counts.requests == 0 && counts.serves == 0 && node->jobs_out == 0 &&
-           stats.unsynced_bytes == 0;
+           stats.unconfirmed_bytes == 0;
 }
 
 void dkv_node_status_get(const dkv_node *node, dkv_node_status *out) {

@@ -219,19 +219,28 @@ static uint64_t written_position(const dkv_append *append) {
     return segment ? segment->base + segment->written : append->appended;
 }
 
+/* Log position up to which everything is confirmed. */
+static uint64_t confirmed_position(const dkv_append *append) {
+#ifdef DKV_PLANT_CONFIRM_BEFORE_SYNC
+    return written_position(append);
+#else
+    return append->interval_ns ? written_position(append) : append->durable;
+#endif
+}
+
+uint64_t dkv_append_unconfirmed(const dkv_append *append) {
+    return append->appended - confirmed_position(append);
+}
+
 bool dkv_append_next_decided(dkv_append *append, uint64_t *cookie, int *err) {
     if (append->waiters_len == 0) return false;
     const dkv_waiter *oldest = &append->waiters[append->waiters_first];
-#ifdef DKV_PLANT_CONFIRM_BEFORE_SYNC
-    bool durable = oldest->position <= written_position(append);
-#else
-    bool durable = oldest->position <= append->durable;
-#endif
+    bool confirmed = oldest->position <= confirmed_position(append);
     bool refused = append->full && oldest->position <= append->refused &&
                    oldest->position > written_position(append);
-    if (!durable && !refused) return false;
+    if (!confirmed && !refused) return false;
     *cookie = oldest->cookie;
-    *err = durable ? DKV_OK : DKV_ERR_NO_SPACE;
+    *err = confirmed ? DKV_OK : DKV_ERR_NO_SPACE;
     append->waiters_first = (append->waiters_first + 1) & (append->waiters_cap - 1);
     append->waiters_len--;
     return true;
@@ -242,7 +251,7 @@ bool dkv_append_next_decided(dkv_append *append, uint64_t *cookie, int *err) {
 static dkv_disk_job *next_write(dkv_append *append) {
     dkv_chunk *chunk = append->head;
     if (append->write_out || !chunk || chunk->segment != append->syncing) return NULL;
-    if (append->sync_out && !is_closed(chunk)) return NULL;
+    if (append->sync_out && !append->interval_ns && !is_closed(chunk)) return NULL;
     if (append->full && !append->retry) return NULL;
     append->retry = false;
     append->write_out = true;
@@ -259,25 +268,40 @@ static dkv_disk_job *next_write(dkv_append *append) {
     return &append->write_job;
 }
 
+/* True if everything of the segment is written: the next one waits for it. */
+static bool is_complete(const dkv_segment *segment) {
+    return segment->sealed && segment->written == segment->end;
+}
+
 /* The directory entry of a segment comes first: bytes that are synced can be found again. */
 static dkv_disk_job *next_sync(dkv_append *append) {
     dkv_segment *segment = append->syncing;
     if (append->sync_out || !segment || !segment->created) return NULL;
     bool data_due = segment->written > segment->synced;
     if (segment->dir_synced && (!data_due || append->write_out)) return NULL;
+    bool early = append->now_ns < append->sync_due_ns && !is_complete(segment);
+    if (segment->dir_synced && append->interval_ns && early) return NULL;
     append->sync_out = true;
     append->sync_job = (dkv_disk_job){.op = DKV_DISK_SYNC_DIR};
     if (segment->dir_synced) {
         append->sync_job = (dkv_disk_job){.op = DKV_DISK_SYNC, .file = dkv_segment_file(segment)};
         append->sync_upto = segment->written;
+        append->sync_due_ns = append->now_ns + append->interval_ns;
     }
     return &append->sync_job;
+}
+
+int64_t dkv_append_next_timer(const dkv_append *append) {
+    const dkv_segment *segment = append->syncing;
+    if (!append->interval_ns || append->write_out || append->sync_out) return INT64_MAX;
+    bool waits = segment && segment->written > segment->synced;
+    return waits ? append->sync_due_ns : INT64_MAX;
 }
 
 /* True if so much is written and not synced that a sync must not wait for further writes. */
 static bool sync_is_overdue(const dkv_append *append) {
     const dkv_segment *segment = append->syncing;
-    return segment && segment->written - segment->synced >= DKV_CHUNK_BYTES;
+    return segment && !append->interval_ns && segment->written - segment->synced >= DKV_CHUNK_BYTES;
 }
 
 dkv_disk_job *dkv_append_next_job(dkv_append *append) {

@@ -13,7 +13,10 @@
  *    everything that arrives during one SYNC shares the next.
  * 3. The first chunk of a segment is written after the segment before is durable (invariant 1 of
  *    log.h).
- * 4. A WRITE that finds no space keeps its chunk, in memory and readable, and is tried again after
+ * 4. With an interval a record is confirmed as soon as it is written. Writing never waits for a
+ * SYNC then, but at the border of two segments (rule 3); a SYNC begins no sooner than one interval
+ *    after the one before, or when a segment is complete.
+ * 5. A WRITE that finds no space keeps its chunk, in memory and readable, and is tried again after
  *    dkv_append_retry. Whoever waits for it is told NO_SPACE once. */
 #ifndef DKV_STORE_APPEND_H
 #define DKV_STORE_APPEND_H
@@ -41,6 +44,7 @@ typedef struct dkv_append {
     const dkv_store_identity *identity; /* borrows */
     dkv_segments *segments;             /* borrows */
     uint32_t segment_bytes;             /* a segment is sealed at this size */
+    int64_t interval_ns;                /* 0: a record is confirmed when it is durable */
 
     dkv_segment *active;   /* takes records; NULL before the first */
     uint32_t active_first; /* offset of its first record behind PRESENT */
@@ -55,7 +59,9 @@ typedef struct dkv_append {
     bool write_out;
     dkv_disk_job sync_job;
     bool sync_out;
-    uint32_t sync_upto; /* offset that the SYNC under way makes durable */
+    uint32_t sync_upto;  /* offset that the SYNC under way makes durable */
+    int64_t now_ns;      /* used with an interval only */
+    int64_t sync_due_ns; /* no SYNC before */
 
     bool full;        /* the last WRITE found no space */
     bool retry;       /* and may be tried again */
@@ -86,6 +92,12 @@ void dkv_append_wait(dkv_append *append, uint64_t cookie);
 
 /* Takes the oldest waiter whose fate is decided, and tells it: 0 or NO_SPACE. */
 bool dkv_append_next_decided(dkv_append *append, uint64_t *cookie, int *err);
+
+/* Bytes appended, not yet confirmed. */
+uint64_t dkv_append_unconfirmed(const dkv_append *append);
+
+/* When the next SYNC is due, INT64_MAX if none waits for its time. */
+int64_t dkv_append_next_timer(const dkv_append *append);
 
 /* The bytes at an offset of a segment if they are in memory only, else NULL. Borrows until the next
  * call that changes `append`. */

@@ -51,7 +51,7 @@ static dkv_segment *choose_victim(const dkv_segments *segments) {
 static bool may_read(const dkv_store *store) {
     const dkv_append *append = &store->append;
     if (append->full) return false;
-    if (append->appended - append->durable > store->unsynced_max_bytes / 2) return false;
+    if (dkv_append_unconfirmed(append) > store->unsynced_max_bytes / 2) return false;
     return store->merge.credit >= DKV_MERGE_PIECE_BYTES || dkv_store_merge_is_behind(store, 1);
 }
 

@@ -41,6 +41,8 @@ static uint32_t encode(const dkv_meta *meta, uint8_t *slot) {
     dkv_log_names_encode(slot + 40, &meta->identity);
     dkv_put_le32(slot + 170, meta->newest_segment);
     dkv_put_le32(slot + 174, meta->damage);
+    dkv_put_le32(slot + 178, meta->lazy);
+    dkv_put_le64(slot + 182, meta->boot_id);
     if (meta->facts.len) memcpy(slot + DKV_META_HEADER_BYTES, meta->facts.data, meta->facts.len);
     dkv_put_le64(slot + CHECKSUM_AT, slot_checksum(slot, (uint32_t)meta->facts.len));
     return (uint32_t)len;
@@ -68,6 +70,8 @@ static int decode(dkv_meta *meta, const uint8_t *slot) {
     meta->snapshot = dkv_le64(slot + 32);
     meta->newest_segment = dkv_le32(slot + 170);
     meta->damage = dkv_le32(slot + 174);
+    meta->lazy = dkv_le32(slot + 178) != 0;
+    meta->boot_id = dkv_le64(slot + 182);
     return DKV_OK;
 }
 

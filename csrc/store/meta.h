@@ -10,7 +10,9 @@
  *     40  names                130   as in log.h
  *    170  newest segment         4   the highest number of a segment that was durable by then
  *    174  damage                 4   places found damaged when opening, since the facts were set
- *    178  zeros                 70
+ *    178  lazy                   4   0, or 1: the store confirms what is not durable yet
+ *    182  boot id                8   of the machine that ran the store last
+ *    190  zeros                 58
  *    248  checksum               8   XXH3 of bytes 0..247, seeded with the XXH3 of the facts
  *    256  facts
  *
@@ -40,6 +42,8 @@ typedef struct dkv_meta {
     uint64_t snapshot; /* tag, 0: not stopped cleanly */
     uint32_t newest_segment;
     uint32_t damage; /* recovery mends the log, and nothing else may know of it yet */
+    bool lazy;       /* what is confirmed may not be durable yet */
+    uint64_t boot_id;
     dkv_buf facts;
 
     uint32_t slot;       /* written next */

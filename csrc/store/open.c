@@ -95,6 +95,8 @@ static int check_options(const dkv_store_options *options) {
     if (options->new_store_id == 0) return DKV_ERR_INVALID;
     if (strlen(options->cluster) > DKV_STORE_NAME_MAX) return DKV_ERR_INVALID;
     if (strlen(options->node_id) > DKV_STORE_NAME_MAX) return DKV_ERR_INVALID;
+    bool has_interval = options->interval_ms > 0 && options->interval_ms <= DKV_INTERVAL_MAX_MS;
+    if (options->durability == DKV_DURABILITY_INTERVAL && !has_interval) return DKV_ERR_INVALID;
     if (options->segment_bytes == 0) return DKV_OK;
     bool legal = options->segment_bytes >= MIN_SEGMENT_BYTES &&
                  options->segment_bytes <= DKV_SEGMENT_BYTES_MAX;
@@ -141,6 +143,16 @@ static void judge_newest(const dkv_store *store, const directory *dir, dkv_store
     if (newest < store->meta.newest_segment) report->damaged_records++;
 }
 
+/* Confirmed writes that were not synced are lost if the machine stopped, unless it did so in order.
+ */
+static void judge_machine(const dkv_store *store, const dkv_store_options *options,
+                          dkv_store_report *report) {
+    const dkv_meta *meta = &store->meta;
+    bool same_boot = meta->boot_id != 0 && meta->boot_id == options->boot_id;
+    report->machine_stopped = meta->lazy && meta->snapshot == 0 && !same_boot;
+    if (report->machine_stopped) report->damaged_records++;
+}
+
 static uint32_t newest_with_content(const dkv_segments *segments) {
     uint32_t newest = 0;
     for (uint32_t i = 0; i < segments->slots; i++) {
@@ -152,10 +164,14 @@ static uint32_t newest_with_content(const dkv_segments *segments) {
 
 /* Writes META without the clean mark before anything changes that the snapshot describes. Also when
  * it had none: what is read of it may stand in the page cache only. Until recovery is over it names
- * no newest segment either, because that one may be cut to nothing. */
-static int mark_running(dkv_store *store, const directory *dir) {
+ * no newest segment either, because that one may be cut to nothing. And it stays lazy if it was:
+ * what recovery is about to sync may be lost until then. */
+static int mark_running(dkv_store *store, const directory *dir, const dkv_store_options *options) {
     int err = dir->has_meta ? DKV_OK : run_op(dir, DKV_DISK_CREATE, DKV_FILE_META);
     if (err) return err;
+    bool was_lazy = store->meta.lazy && store->meta.snapshot == 0;
+    store->meta.lazy = was_lazy || options->durability == DKV_DURABILITY_INTERVAL;
+    store->meta.boot_id = options->boot_id;
     store->meta.snapshot = 0;
     store->meta.newest_segment = 0;
     err = dkv_meta_store(&store->meta, dir->run, dir->disk);
@@ -183,22 +199,26 @@ static int load(dkv_store *store, const directory *dir, uint64_t snapshot, uint3
 }
 
 /* Everything after whose directory it is has been found out. */
-static int bring_up(dkv_store *store, const directory *dir, dkv_store_report *report) {
+static int bring_up(dkv_store *store, const directory *dir, const dkv_store_options *options,
+                    dkv_store_report *report) {
     uint64_t snapshot = store->meta.snapshot;
     uint32_t newest = store->meta.newest_segment;
     judge_newest(store, dir, report);
+    judge_machine(store, options, report);
     if (report->damaged_records && !store->meta.damage) store->meta.damage = 1;
-    int err = mark_running(store, dir);
+    int err = mark_running(store, dir, options);
     if (!err) err = load(store, dir, snapshot, newest, report);
     if (!err && dir->has_snapshot) err = run_op(dir, DKV_DISK_REMOVE, DKV_FILE_SNAPSHOT);
     if (err) return err;
     store->meta.newest_segment = newest_with_content(&store->segments);
+    store->meta.lazy = options->durability == DKV_DURABILITY_INTERVAL;
     dkv_meta_touch(&store->meta);
     if (report->damaged_records < store->meta.damage) {
         report->damaged_records = store->meta.damage;
     }
     report->records = store->index.total.count;
     store->damaged_records = report->damaged_records;
+    if (store->meta.lazy) store->append.interval_ns = (int64_t)options->interval_ms * 1000000;
     return DKV_OK;
 }
 
@@ -212,7 +232,7 @@ int dkv_store_open(const dkv_store_options *options, dkv_disk_run run, void *dis
     if (!store) return DKV_ERR_NO_MEMORY;
     err = list(&dir);
     if (!err) err = identify(store, &dir, options, &found);
-    if (!err) err = bring_up(store, &dir, &found);
+    if (!err) err = bring_up(store, &dir, options, &found);
     free(dir.files);
     if (err) {
         dkv_store_del(store);
@@ -242,6 +262,7 @@ static int drain(dkv_store *store, dkv_disk_run run, void *disk) {
 int dkv_store_close_clean(dkv_store *store, dkv_disk_run run, void *disk) {
     assert(!store->append.write_out && !store->append.sync_out && !store->meta.out);
     assert(!store->merge.read_out && !store->merge.removing && store->reads.jobs_out == 0);
+    store->append.interval_ns = 0; /* syncs wait no longer */
     dkv_store_retry(store);
     int err = drain(store, run, disk);
     if (err) return err;

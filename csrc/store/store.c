@@ -85,17 +85,13 @@ static int check_record(const dkv_record *record) {
 /* Who has asked dkv_store_admits before must not be refused for what others have begun since. */
 #define APPLY_SLACK 2u
 
-static uint64_t unsynced_bytes(const dkv_store *store) {
-    return store->append.appended - store->append.durable;
-}
-
 /* 0 if there is room for a record. `slack` times what the limits are for new writes. */
 static int check_room(const dkv_store *store, size_t record_bytes, unsigned slack) {
-    uint64_t unsynced = unsynced_bytes(store);
+    uint64_t waiting = dkv_append_unconfirmed(&store->append);
     uint64_t most = store->unsynced_max_bytes * slack;
     if (store->append.failed || store->meta.failed) return DKV_ERR_IO;
     if (store->append.full) return DKV_ERR_NO_SPACE;
-    if (unsynced > 0 && unsynced + record_bytes > most) return DKV_ERR_BUSY;
+    if (waiting > 0 && waiting + record_bytes > most) return DKV_ERR_BUSY;
     return dkv_store_merge_is_behind(store, slack) ? DKV_ERR_BUSY : DKV_OK;
 }
 
@@ -193,6 +189,14 @@ int dkv_store_next(const dkv_store *store, dkv_key_hash from, dkv_key_hash *hash
 
 /* ---- jobs and events ---- */
 
+void dkv_store_tick(dkv_store *store, int64_t now_ns) {
+    store->append.now_ns = now_ns;
+}
+
+int64_t dkv_store_next_timer(const dkv_store *store) {
+    return dkv_append_next_timer(&store->append);
+}
+
 dkv_disk_job *dkv_store_next_job(dkv_store *store) {
     if (store->append.failed || store->meta.failed) return NULL;
     dkv_disk_job *job = dkv_reads_next_job(&store->reads);
@@ -273,7 +277,8 @@ void dkv_store_stats_get(const dkv_store *store, dkv_store_stats *out) {
         .live_bytes = store->segments.live_bytes,
         .log_bytes = store->segments.log_bytes,
         .index_bytes = dkv_index_bytes(&store->index),
-        .unsynced_bytes = unsynced_bytes(store),
+        .unsynced_bytes = store->append.appended - store->append.durable,
+        .unconfirmed_bytes = dkv_append_unconfirmed(&store->append),
         .segments = store->segments.count,
         .full = store->append.full,
         .damaged_records = store->damaged_records,

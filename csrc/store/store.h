@@ -24,12 +24,14 @@
 
 typedef struct dkv_store dkv_store;
 
-/* When a write is confirmed. */
+/* When a write is confirmed. A directory may be opened with another one of the first two than the
+ * last time; what it holds is durable once it is open. */
 typedef enum dkv_durability {
     DKV_DURABILITY_ALWAYS = 0, /* after a SYNC: it survives a power loss */
     DKV_DURABILITY_INTERVAL,   /* after its WRITE: it survives the death of the process; a SYNC
                                   follows within interval_ms */
-    DKV_DURABILITY_MEMORY,     /* at once: nothing survives the process */
+    DKV_DURABILITY_MEMORY,     /* nothing survives the process. For the store the same as ALWAYS; it
+                                  is the disk side that keeps its files in memory */
 } dkv_durability;
 
 typedef struct dkv_store_options {
@@ -40,6 +42,7 @@ typedef struct dkv_store_options {
     uint64_t unsynced_max_bytes; /* applied, not yet synced; see admits; 0 = 64 MiB */
     dkv_durability durability;
     uint32_t interval_ms; /* with INTERVAL, from 1 to DKV_INTERVAL_MAX_MS; else unused */
+    uint64_t boot_id;     /* of the running machine, another one after each boot; 0: not known */
 } dkv_store_options;
 
 /* What opening found. */
@@ -50,6 +53,8 @@ typedef struct dkv_store_report {
     uint64_t torn_bytes;      /* cut from the end of the log: writes that were never confirmed */
     uint64_t damaged_records; /* places in the log that fail their checksum and are no torn tail:
                                 confirmed records may be lost. Their count, at least */
+    bool machine_stopped;     /* in INTERVAL, with writes not synced: the last ones may be lost.
+                                 Among the damaged records */
 } dkv_store_report;
 
 /* Opens the store on a disk, running each job at once through `run`: recovers, cuts a torn tail,
@@ -73,11 +78,11 @@ uint64_t dkv_store_id(const dkv_store *store);
 /* ---- writing ---- */
 
 /* Applies a record: the newest version of a key wins, an older or equal one is dropped but
- * confirmed all the same. In memory at once (dkv_store_peek and read see it); durable when the
- * event DKV_STORE_DURABLE with this cookie comes, exactly once per successful call.
- * BUSY (too much unsynced), NO_SPACE (the disk is full, see dkv_store_retry), IO (a disk failed),
- * INVALID (limits of model/record.h), DATA_LOSS (the same version with other contents), NO_MEMORY:
- * nothing happens and no event comes. */
+ * confirmed all the same. In memory at once (dkv_store_peek and read see it); durable, as far as
+ * the durability of the store goes, when the event DKV_STORE_DURABLE with this cookie comes,
+ * exactly once per successful call. BUSY (too much unsynced), NO_SPACE (the disk is full, see
+ * dkv_store_retry), IO (a disk failed), INVALID (limits of model/record.h), DATA_LOSS (the same
+ * version with other contents), NO_MEMORY: nothing happens and no event comes. */
 int dkv_store_apply(dkv_store *store, const dkv_record *record, uint64_t cookie);
 
 /* 0 if a new write of a record of this size may be begun now, else BUSY or NO_SPACE. Apply itself
@@ -134,6 +139,12 @@ int dkv_store_next(const dkv_store *store, dkv_key_hash from, dkv_key_hash *hash
 
 /* ---- disk and events ---- */
 
+/* Time has passed. Needed with DKV_DURABILITY_INTERVAL, before next_job. */
+void dkv_store_tick(dkv_store *store, int64_t now_ns);
+
+/* When the next tick is due, INT64_MAX if none is. */
+int64_t dkv_store_next_timer(const dkv_store *store);
+
 /* The next job to perform, or NULL. The job stays the store's; give it back with job_done. Call
  * once after each batch of applies: what was applied before leaves together. */
 dkv_disk_job *dkv_store_next_job(dkv_store *store);
@@ -142,7 +153,7 @@ dkv_disk_job *dkv_store_next_job(dkv_store *store);
 void dkv_store_job_done(dkv_store *store, dkv_disk_job *job);
 
 typedef enum dkv_store_event_kind {
-    DKV_STORE_DURABLE, /* the apply or set_facts of `cookie` is durable, or err says why not */
+    DKV_STORE_DURABLE, /* the apply or set_facts of `cookie` is confirmed, or err says why not */
     DKV_STORE_READ,    /* the read of `cookie` ended */
     DKV_STORE_FAILED,  /* a SYNC failed: nothing more is promised, the process must exit */
     DKV_STORE_DAMAGED, /* a record was lost to damage: `cookie` is the token of its key */
@@ -160,12 +171,13 @@ bool dkv_store_next_event(dkv_store *store, dkv_store_event *out);
 /* ---- upkeep ---- */
 
 typedef struct dkv_store_stats {
-    uint64_t records;        /* live records, tombstones included */
-    uint64_t tombstones;     /* among them */
-    uint64_t live_bytes;     /* of the log that the index refers to */
-    uint64_t log_bytes;      /* of all segments */
-    uint64_t index_bytes;    /* memory of the index */
-    uint64_t unsynced_bytes; /* applied, not yet synced */
+    uint64_t records;           /* live records, tombstones included */
+    uint64_t tombstones;        /* among them */
+    uint64_t live_bytes;        /* of the log that the index refers to */
+    uint64_t log_bytes;         /* of all segments */
+    uint64_t index_bytes;       /* memory of the index */
+    uint64_t unsynced_bytes;    /* applied, not yet synced */
+    uint64_t unconfirmed_bytes; /* applied, not yet confirmed */
     uint32_t segments;
     bool full;                /* the last WRITE found no space; puts are refused */
     uint64_t damaged_records; /* found at open and since */

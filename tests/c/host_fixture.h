@@ -36,6 +36,8 @@ typedef struct cluster {
     dkv_cluster_map *map;
     machine machines[NODES_MAX];
     char dir[32];
+    dkv_durability durability;
+    uint32_t interval_ms;
     dkv_rpc_loop *loop; /* the client's */
     dkv_rpc_channel *channels[NODES_MAX];
 } cluster;
@@ -47,7 +49,8 @@ static inline void quiet(void *user, dkv_log_level level, const char *text) {
 
 static inline int sync_fault(void *user, const dkv_disk_job *job) {
     machine *m = user;
-    return job->op == DKV_DISK_SYNC && atomic_load(&m->syncs_fail) ? DKV_ERR_IO : DKV_OK;
+    bool of_log = job->op == DKV_DISK_SYNC && job->file.kind == DKV_FILE_SEGMENT;
+    return of_log && atomic_load(&m->syncs_fail) ? DKV_ERR_IO : DKV_OK;
 }
 
 static inline void *run_machine(void *user) {
@@ -63,6 +66,8 @@ static inline dkv_host_options options_of(cluster *c, unsigned i) {
         .id = c->machines[i].id,
         .data_dir = c->machines[i].dir,
         .timing = {.silence_ms = 30000}, /* sanitizers and busy machines are slow, not dead */
+        .durability = c->durability,
+        .interval_ms = c->interval_ms,
         .log = quiet,
         .log_user = &c->machines[i],
     };

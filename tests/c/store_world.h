@@ -15,6 +15,7 @@
 #define WORLD_KEYS 96u
 #define WORLD_WRITES_MAX 200000u
 #define WORLD_JOBS_MAX 80u
+#define WORLD_STEP_NS 100000
 #define WORLD_FACTS_COOKIE (1ull << 60)
 #define WORLD_READ_COOKIE (1ull << 61)
 
@@ -41,6 +42,7 @@ typedef struct world {
 
     dkv_disk_job *jobs[WORLD_JOBS_MAX]; /* submitted, not completed */
     uint32_t n_jobs;
+    int64_t now_ns;    /* goes on with each step */
     uint64_t crash_in; /* jobs run while opening until the machine stops; 0: never */
 } world;
 
@@ -173,6 +175,8 @@ static inline void world_events(world *w) {
 
 /* Takes one job from the store, or completes a random one. False: nothing to do. */
 static inline bool world_step(world *w) {
+    w->now_ns += WORLD_STEP_NS;
+    dkv_store_tick(w->store, w->now_ns);
     bool take = w->n_jobs < WORLD_JOBS_MAX && (w->n_jobs == 0 || dkv_rand_below(&w->rand, 2));
     dkv_disk_job *job = take ? dkv_store_next_job(w->store) : NULL;
     if (job) {

@@ -648,6 +648,60 @@ static void a_failed_sync_ends_the_node(void) {
     end_cluster(c);
 }
 
+/* With an interval a put is confirmed before its sync, which then comes by itself: that it fails
+ * ends the node. */
+static void an_interval_syncs_by_itself(void) {
+    cluster *c = new_cluster();
+    c->durability = DKV_DURABILITY_INTERVAL;
+    c->interval_ms = 1000;
+    for (unsigned i = 0; i < NODES_MAX; i++) start(c, i);
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    insist(c, 1, &put); /* synced at once, the next one is not */
+    atomic_store(&c->machines[1].syncs_fail, true);
+    talk *t = open_talk(c, 1, NULL);
+    ask(t, 0, &put);
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, t->n_replies == 1);
+    CHECK(t->by_id[0].err == DKV_OK);
+    AWAIT(c, atomic_load(&c->machines[1].ended));
+    CHECK(join_machine(&c->machines[1]) == DKV_ERR_IO);
+    atomic_store(&c->machines[1].syncs_fail, false);
+    close_talk(c, t);
+    end_cluster(c);
+}
+
+/* The answer of one node to one request. */
+static int answer_of(cluster *c, unsigned i, const dkv_request *request) {
+    talk *t = open_talk(c, i, NULL);
+    ask(t, 0, request);
+    dkv_rpc_stream_flush(t->stream);
+    AWAIT(c, t->n_replies == 1);
+    int err = t->by_id[0].err;
+    close_talk(c, t);
+    return err;
+}
+
+/* A node that keeps everything in memory comes back empty: it has the others' values to give, but
+ * is not believed that a key does not exist. */
+static void a_node_in_memory_comes_back_unsure(void) {
+    cluster *c = new_cluster();
+    c->durability = DKV_DURABILITY_MEMORY;
+    for (unsigned i = 0; i < NODES_MAX; i++) start(c, i);
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    dkv_request other = put_of("other", dkv_slice_of("value"));
+    dkv_request get = get_of("key"), miss = get_of("absent");
+    insist(c, 0, &put);
+    CHECK(answer_of(c, 2, &miss) == DKV_ERR_NOT_FOUND);
+    CHECK(stop(c, 2) == DKV_OK);
+    start(c, 2);
+    insist(c, 0, &other); /* taken by all three: it is back */
+    CHECK(answer_of(c, 2, &get) == DKV_OK);
+    CHECK(answer_of(c, 2, &miss) == DKV_ERR_NOT_FOUND); /* the others say so */
+    CHECK(stop(c, 0) == DKV_OK && stop(c, 1) == DKV_OK);
+    CHECK(answer_of(c, 2, &miss) == DKV_ERR_UNAVAILABLE);
+    end_cluster(c);
+}
+
 /* With one node gone reads go on; when it is back, so do writes to all. */
 static void a_node_that_comes_back_is_used_again(void) {
     cluster *c = start_cluster();
@@ -731,6 +785,8 @@ static const check_test tests[] = {
     CHECK_TEST(large_values_pass_between_nodes),
     CHECK_TEST(a_stop_answers_what_is_under_way),
     CHECK_TEST(a_failed_sync_ends_the_node),
+    CHECK_TEST(an_interval_syncs_by_itself),
+    CHECK_TEST(a_node_in_memory_comes_back_unsure),
     CHECK_TEST(a_node_that_comes_back_is_used_again),
     CHECK_TEST(what_cannot_be_had_is_refused),
 };

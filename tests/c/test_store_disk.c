@@ -1,7 +1,7 @@
 /* The store on real files. Without a mode it runs its own tests in a fresh directory below TMPDIR;
  * tests/store/test_real_disk.py uses the modes:
  *
- *     test_store_disk write DIR [KEYS]
+ *     test_store_disk write DIR [KEYS [INTERVAL_MS]]
  *                                   applies records without end, prints "NUMBER\n" when one is
  *                                   confirmed; says "full" when the disk is and goes on
  *     test_store_disk verify DIR [KEYS]
@@ -39,6 +39,8 @@ typedef struct place {
     dkv_store_report report;
     sem_t woken;
     uint32_t segment_bytes;
+    dkv_durability durability;
+    uint32_t interval_ms;
     uint64_t jobs_out;
     uint64_t confirmed; /* events */
     uint64_t refused;   /* events with NO_SPACE */
@@ -54,9 +56,17 @@ static void on_wake(void *user) {
 
 static int place_open(place *p, char *why) {
     dkv_store_options options = {
-        .cluster = "c", .node_id = "n", .new_store_id = 4711, .segment_bytes = p->segment_bytes};
+        .cluster = "c",
+        .node_id = "n",
+        .new_store_id = 4711,
+        .segment_bytes = p->segment_bytes,
+        .durability = p->durability,
+        .interval_ms = p->interval_ms,
+        .boot_id = 1,
+    };
+    bool in_memory = p->durability == DKV_DURABILITY_MEMORY;
     sem_init(&p->woken, 0, 0);
-    int err = dkv_disk_open(p->path, on_wake, p, &p->disk, why);
+    int err = dkv_disk_open(p->path, in_memory, on_wake, p, &p->disk, why);
     if (err) return err;
     err = dkv_store_open(&options, dkv_disk_run_now, p->disk, &p->store, &p->report);
     snprintf(why, DKV_DETAIL_MAX, "%s", dkv_err_sentence(err));
@@ -89,11 +99,18 @@ static void give_back(place *p, dkv_disk_job *job) {
     }
 }
 
+static double seconds(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 /* Moves jobs and completions as far as they go without waiting. */
 static void turn(place *p) {
     dkv_disk_job *job;
     for (bool moved = true; moved;) {
         moved = false;
+        dkv_store_tick(p->store, (int64_t)(seconds(CLOCK_MONOTONIC) * 1e9));
         while ((job = dkv_disk_next_done(p->disk))) {
             p->jobs_out--;
             give_back(p, job);
@@ -241,12 +258,6 @@ static int mode_verify(place *p) {
 }
 
 /* ---- measuring ---- */
-
-static double seconds(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
 
 typedef struct stopwatch {
     double wall;
@@ -468,11 +479,45 @@ static void directory_is_locked(void) {
     place *p = new_place();
     dkv_disk *second = NULL;
     CHECK(place_open(p, why) == DKV_OK);
-    CHECK(dkv_disk_open(p->path, NULL, NULL, &second, why) == DKV_ERR_LOCKED && !second);
+    CHECK(dkv_disk_open(p->path, false, NULL, NULL, &second, why) == DKV_ERR_LOCKED && !second);
     CHECK(strstr(why, p->path));
     place_close(p);
-    CHECK(dkv_disk_open(p->path, NULL, NULL, &second, why) == DKV_OK);
+    CHECK(dkv_disk_open(p->path, false, NULL, NULL, &second, why) == DKV_OK);
     dkv_disk_del(second);
+    remove_place(p);
+}
+
+/* A store in memory writes, merges and reads as one on disk, leaves nothing but the lock, and is a
+ * new store after its end. */
+static void memory_store_ends_with_its_process(void) {
+    char why[DKV_DETAIL_MAX], command[600];
+    place *p = new_place();
+    p->durability = DKV_DURABILITY_MEMORY;
+    CHECK(place_open(p, why) == DKV_OK && p->report.created);
+    uint64_t upto = write_until_merged(p);
+    CHECK(p->confirmed == upto);
+    check_all(p, upto);
+    CHECK(dkv_store_close_clean(p->store, dkv_disk_run_now, p->disk) == DKV_OK);
+    place_close(p);
+    snprintf(command, sizeof command, "test \"$(ls '%s')\" = lock", p->path);
+    CHECK(system(command) == 0);
+    CHECK(place_open(p, why) == DKV_OK && p->report.created && p->report.records == 0);
+    remove_place(p);
+}
+
+/* A directory that holds a store on disk is not used for one in memory: it would be out of date
+ * when it is used again. */
+static void memory_store_needs_its_own_directory(void) {
+    char why[DKV_DETAIL_MAX];
+    place *p = new_place();
+    CHECK(place_open(p, why) == DKV_OK);
+    apply_many(p, 1, 10);
+    place_close(p);
+    dkv_disk *disk = NULL;
+    CHECK(dkv_disk_open(p->path, true, NULL, NULL, &disk, why) == DKV_ERR_PRECONDITION && !disk);
+    CHECK(strstr(why, p->path) && strstr(why, "in memory"));
+    CHECK(place_open(p, why) == DKV_OK);
+    check_all(p, 10);
     remove_place(p);
 }
 
@@ -483,7 +528,7 @@ static void file_is_no_directory(void) {
     dkv_disk *disk = NULL;
     CHECK(rmdir(p->path) == 0);
     close(open(p->path, O_CREAT | O_WRONLY, 0600));
-    CHECK(dkv_disk_open(p->path, NULL, NULL, &disk, why) != DKV_OK);
+    CHECK(dkv_disk_open(p->path, false, NULL, NULL, &disk, why) != DKV_OK);
     CHECK(strstr(why, strerror(ENOTDIR)));
     remove_place(p);
 }
@@ -610,7 +655,7 @@ static void reads_of_memory_are_immediate(void) {
     dkv_disk_job write = {.op = DKV_DISK_WRITE, .file = file, .len_bytes = 16, .data = bytes};
     dkv_disk_job read = {.op = DKV_DISK_READ, .file = file, .len_bytes = 16, .data = back};
     dkv_disk *disk;
-    CHECK(mkdtemp(path) && dkv_disk_open(path, no_wake, NULL, &disk, why) == DKV_OK);
+    CHECK(mkdtemp(path) && dkv_disk_open(path, false, no_wake, NULL, &disk, why) == DKV_OK);
     CHECK(dkv_disk_run_now(disk, &create) == DKV_OK && dkv_disk_run_now(disk, &write) == DKV_OK);
     CHECK(dkv_disk_submit(disk, &read) && read.err == DKV_OK && read.done_bytes == 16);
     CHECK(memcmp(bytes, back, sizeof bytes) == 0);
@@ -623,6 +668,8 @@ static const check_test tests[] = {
     CHECK_TEST(reads_of_memory_are_immediate),
     CHECK_TEST(keeps_everything),
     CHECK_TEST(directory_is_locked),
+    CHECK_TEST(memory_store_ends_with_its_process),
+    CHECK_TEST(memory_store_needs_its_own_directory),
     CHECK_TEST(file_is_no_directory),
     CHECK_TEST(directory_is_made),
     CHECK_TEST(failed_sync_stops),
@@ -637,6 +684,10 @@ int main(int argc, char **argv) {
     snprintf(p->path, sizeof p->path, "%s", argv[2]);
     uint64_t count = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
     if (count > 0 && count <= KEYS_MAX) n_keys = count;
+    if (argc > 4) {
+        p->durability = DKV_DURABILITY_INTERVAL;
+        p->interval_ms = (uint32_t)atoi(argv[4]);
+    }
     if (strcmp(argv[1], "write") == 0) return mode_write(p);
     if (strcmp(argv[1], "verify") == 0) return mode_verify(p);
     bool only_opening = strcmp(argv[1], "opening") == 0;

@@ -12,6 +12,8 @@ import pytest
 import support
 
 KILLS = 50
+KEYS = "2000"
+INTERVAL_MS = "50"
 # What is alive of so many keys, about 24 MiB, does not fit beside the ballast: so the disk becomes
 # full however fast merge is.
 FULL_KEYS = 20000
@@ -36,14 +38,17 @@ def verify(program: Path, directory: Path, confirmed: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_no_confirmed_write_is_lost_by_kill_9(program, tmp_path):
-    """A writer is killed 50 times at random moments; each time all it had confirmed is there."""
+@pytest.mark.parametrize("durability", [(), (KEYS, INTERVAL_MS)], ids=["always", "interval"])
+def test_no_confirmed_write_is_lost_by_kill_9(program, tmp_path, durability):
+    """A writer is killed 50 times at random moments; each time all it had confirmed is there, if it
+    was synced or if that was still to come."""
     confirmed = tmp_path / "confirmed"
     random.seed(20)
     for _ in range(KILLS):
         with confirmed.open("ab", buffering=0) as out:
             out.write(b"\n")  # a kill can cut a line at the end of a page
-            writer = subprocess.Popen([program, "write", tmp_path / "store"], stdout=out)
+            command = [program, "write", tmp_path / "store", *durability]
+            writer = subprocess.Popen(command, stdout=out)
         time.sleep(random.uniform(0.005, 0.15))
         writer.kill()
         writer.wait()
