@@ -86,11 +86,19 @@ size_t dkv_pair_backlog(const dkv_pair *pair) {
     return backlog;
 }
 
+/* The lane for an item. One that has had its last word before the next request is left alone; the
+ * request that is answered now came by the other one. */
+static dkv_rpc_stream *lane_for(const dkv_pair *pair, bool is_large) {
+    dkv_rpc_stream *wanted = is_large && pair->large ? pair->large : pair->small;
+    dkv_rpc_stream *other = wanted == pair->small ? pair->large : pair->small;
+    return wanted && other && dkv_rpc_stream_is_last(wanted) ? other : wanted;
+}
+
 void dkv_pair_send(dkv_pair *pair, dkv_buf *item) {
     pair->expected_len -= pair->expected_len / 8;
     if (pair->expected_len < item->len) pair->expected_len = item->len;
     bool is_large = item->len > DKV_WIRE_LARGE;
-    dkv_rpc_stream *stream = is_large && pair->large ? pair->large : pair->small;
+    dkv_rpc_stream *stream = lane_for(pair, is_large);
     if (pair->ended || !stream) return;
     int err = is_large ? dkv_rpc_stream_send_buf(stream, item)
                        : dkv_rpc_stream_send(stream, dkv_buf_slice(item));
@@ -105,13 +113,21 @@ void dkv_pair_send(dkv_pair *pair, dkv_buf *item) {
     pair->host->dirty = pair;
 }
 
+static void flush(dkv_pair *pair) {
+    /* A session is told something only when it has asked. */
+    bool is_last = pair->is_session && !pair->unanswered && !pair->waiting;
+    void (*flush_lane)(dkv_rpc_stream *) =
+        is_last ? dkv_rpc_stream_flush_last : dkv_rpc_stream_flush;
+    if (pair->small) flush_lane(pair->small);
+    if (pair->large) flush_lane(pair->large);
+}
+
 void dkv_pairs_flush(dkv_host *host) {
     while (host->dirty) {
         dkv_pair *pair = host->dirty;
         host->dirty = pair->next_dirty;
         pair->dirty = false;
-        if (pair->small) dkv_rpc_stream_flush(pair->small);
-        if (pair->large) dkv_rpc_stream_flush(pair->large);
+        flush(pair);
         dkv_pair_release(pair);
     }
 }

@@ -59,6 +59,7 @@ struct dkv_rpc_loop {
     pthread_mutex_t *lock;     /* let go while a poll waits; NULL: none */
     size_t open;               /* channels and servers not yet closed by their _del */
     size_t live;               /* streams, calls and servers that still expect completions */
+    dkv_rpc_link wanting;      /* streams that are to receive from the next poll on */
     dkv_buf joined;            /* messages that arrive in pieces are put together here */
     grpc_channel *wake_target; /* a channel to nowhere, */
     grpc_call *wake_call;      /* whose empty batches complete at once: the way to wake a poll */
@@ -91,6 +92,9 @@ int dkv_rpc_stream_new(dkv_rpc_loop *loop, dkv_rpc_server *server, grpc_call *ca
 
 /* Fails every stream in the list `owner`; `closed` follows from poll. */
 void dkv_rpc_streams_fail(dkv_rpc_link *owner, int err, const char *detail);
+
+/* Lets the streams in the list `wanting` receive. */
+void dkv_rpc_streams_receive(dkv_rpc_link *wanting);
 
 /* A stream of this server is gone. */
 void dkv_rpc_server_stream_gone(dkv_rpc_server *server);

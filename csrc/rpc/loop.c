@@ -48,6 +48,7 @@ int dkv_rpc_loop_new(dkv_rpc_loop **out) {
     if (!loop) return DKV_ERR_NO_MEMORY;
     pthread_once(&once, set_up_log);
     init_with_signals_blocked();
+    dkv_rpc_list_init(&loop->wanting);
     loop->queue = grpc_completion_queue_create_for_next(NULL);
     loop->wake_target = grpc_lame_client_channel_create("wake", GRPC_STATUS_UNAVAILABLE, "wake");
     loop->wake_call = grpc_channel_create_call(loop->wake_target, NULL, GRPC_PROPAGATE_DEFAULTS,
@@ -79,6 +80,7 @@ static grpc_event wait_first(dkv_rpc_loop *loop, gpr_timespec deadline) {
 
 unsigned dkv_rpc_loop_poll(dkv_rpc_loop *loop, int64_t until_ns, unsigned max) {
     unsigned handled = 0;
+    dkv_rpc_streams_receive(&loop->wanting);
     gpr_timespec no_wait = gpr_inf_past(GPR_CLOCK_MONOTONIC);
     grpc_event event = wait_first(loop, deadline_of(until_ns));
     while (event.type == GRPC_OP_COMPLETE) {

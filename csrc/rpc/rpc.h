@@ -83,6 +83,14 @@ int dkv_rpc_stream_send_buf(dkv_rpc_stream *stream, dkv_buf *item);
 /* Starts sending what waits, if nothing is in flight. Call it after each round of sends. */
 void dkv_rpc_stream_flush(dkv_rpc_stream *stream);
 
+/* As flush, when nothing will be sent before the peer's next message: what is sent now shares a
+ * packet, and a completion, with the readiness to receive. What is queued all the same waits for
+ * that message. */
+void dkv_rpc_stream_flush_last(dkv_rpc_stream *stream);
+
+/* True if the stream cannot send before the peer's next message, for that reason. */
+bool dkv_rpc_stream_is_last(const dkv_rpc_stream *stream);
+
 /* Bytes queued whose message gRPC has not yet reported as sent. */
 size_t dkv_rpc_stream_backlog(const dkv_rpc_stream *stream);
 

@@ -306,7 +306,8 @@ static void large_puts_are_taken_as_they_can_be_answered(void) {
 /* ---- lanes ---- */
 
 /* Of two sessions that announce one lane, the second carries the large replies to the requests of
- * both, and the first the small ones. */
+ * both. A small reply comes on the first, or, if that waits for a request, on the one that asked.
+ */
 static void large_replies_take_the_large_lane(void) {
     cluster *c = start_cluster();
     dkv_request put = put_of("large", large_value(sizeof large));
@@ -330,8 +331,8 @@ static void large_replies_take_the_large_lane(void) {
     ask(small, 4, &get_small);
     dkv_rpc_stream_flush(small->stream);
     AWAIT(c, small->n_replies + big->n_replies == 5);
-    CHECK(small->n_large == 0 && small->n_replies == 3);
-    CHECK(big->n_large == 2 && big->n_replies == 2);
+    CHECK(small->n_large == 0 && small->n_replies >= 2);
+    CHECK(big->n_large == 2 && big->n_replies >= 2);
     CHECK(small->by_id[2].value_sum == dkv_checksum(large_value(sizeof large), 0));
     CHECK(small->by_id[3].value_sum == small->by_id[2].value_sum);
     dkv_rpc_stream_cancel(big->stream);

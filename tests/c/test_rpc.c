@@ -247,6 +247,35 @@ static void items_wait_for_the_flush(void) {
     server_del(s);
 }
 
+/* After the last word before the peer's next message, what is queued waits for that message. */
+static void a_last_flush_waits_for_the_peer(void) {
+    server *s = server_start();
+    client_open(s->port);
+    end e;
+    open_end(&e, ECHO_STREAM);
+    WAIT(e.opened);
+    send_item(&e, 0, 10);
+    dkv_rpc_stream_flush(e.stream);
+    WAIT(e.items == 1);
+    /* Between a message and the next poll the stream is not ready to receive, unless it is busy. */
+    uint32_t n = 1;
+    for (; !dkv_rpc_stream_is_last(e.stream) && n < 100; n++) {
+        send_item(&e, n, 10);
+        dkv_rpc_stream_flush_last(e.stream);
+        if (dkv_rpc_stream_is_last(e.stream)) continue;
+        WAIT(e.items == n + 1);
+    }
+    CHECK(dkv_rpc_stream_is_last(e.stream));
+    send_item(&e, n, 10);
+    dkv_rpc_stream_flush(e.stream);
+    CHECK(dkv_rpc_stream_backlog(e.stream) == 2 * (10 + ITEM_HEAD));
+    WAIT(e.items == n + 1);
+    CHECK(!dkv_rpc_stream_is_last(e.stream) && !e.damaged);
+    client_close();
+    server_stop(s);
+    server_del(s);
+}
+
 static void resume_all(server *s, void *arg) {
     (void)arg;
     for (unsigned i = 0; i < s->n_ends; i++) {
@@ -694,6 +723,7 @@ static const check_test tests[] = {
     CHECK_TEST(streams_keep_order_both_ways),
     CHECK_TEST(waiting_items_leave_in_full_batches),
     CHECK_TEST(items_wait_for_the_flush),
+    CHECK_TEST(a_last_flush_waits_for_the_peer),
     CHECK_TEST(items_apart_are_not_joined),
     CHECK_TEST(a_paused_peer_makes_sending_busy),
     CHECK_TEST(pause_in_a_message_is_exact),
