@@ -180,8 +180,9 @@ class Cluster:
         """Waits until all nodes that were started answer, and have met where they must.
 
         Nodes of a new cluster all have to meet; later, a node meets another when it has a use for
-        it. The default of `timeout` (seconds) grows with the number of nodes. Nodes that are paused are left out. Raises `UnavailableError` with the end of its log if a
-        node has ended, and `TimeoutError`.
+        it. The default of `timeout` (seconds) grows with the number of nodes. Nodes that are paused
+        are left out. Raises `UnavailableError` with the end of its log if a node has ended, and
+        `TimeoutError`.
         """
         if timeout is None:
             timeout = READY_TIMEOUT_S + READY_TIMEOUT_PER_NODE_S * len(self.nodes)

@@ -57,7 +57,8 @@ static void is_alive(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     peer *p = &peers->all[index];
     if (p->reach != DKV_REACH_DOWN || p->link) return;
     if (p->wanted) {
-        dkv_peers_open_link(peers, at, index);
+        p->retry_ns = at->now_ns;
+        dkv_peers_open_links(peers, at);
     } else {
         dkv_peers_rest(peers, at, index);
     }

@@ -1,6 +1,7 @@
 /* What the files of csrc/member share: peers.c (the table of peers, the links that this node
  * opens), greetings.c (HELLO and its answer on them), accepted.c (the links that peers open),
- * clocks.c (whose clock is off), timers.c (when a peer needs attention, and which). trust.c stands
+ * clocks.c (whose clock is off), opening.c (which links are opened when),
+ * timers.c (when a peer needs attention, and which). trust.c stands
  * alone. */
 #ifndef DKV_MEMBER_INTERNAL_H
 #define DKV_MEMBER_INTERNAL_H
@@ -126,6 +127,11 @@ void dkv_peers_forget_clock(dkv_peers *peers, const dkv_moment *at, uint16_t ind
  * little: either side may have been stopped in between. */
 void dkv_peers_sample_clock(dkv_peers *peers, const dkv_moment *at, uint16_t index,
                             uint64_t wall_ms, int64_t asked_ns);
+
+/* ---- opening.c ---- */
+
+/* Opens as many of the links that are needed as may be opened now. */
+void dkv_peers_open_links(dkv_peers *peers, const dkv_moment *at);
 
 /* ---- timers.c ---- */
 

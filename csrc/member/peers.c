@@ -88,7 +88,7 @@ void dkv_peers_rest(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     peers->all[index].reach = DKV_REACH_UNKNOWN;
     peers->all[index].wanted = false;
     peers->all[index].failures = 0;
-    if (peers->options.trust->is_new) dkv_peers_wake_at(peers, at, at->now_ns);
+    dkv_peers_wake_at(peers, at, at->now_ns); /* there is room now to open another */
 }
 
 void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
@@ -99,7 +99,7 @@ void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     p->since_ns = at->now_ns;
     if (p->wants_word) dkv_peers_ping(peers, at, index);
     p->wants_word = false;
-    dkv_peers_wake_at(peers, at, dkv_peers_due_up(peers, p));
+    dkv_peers_wake_at(peers, at, at->now_ns); /* there is room now to open another link */
     if (was_down)
         dkv_peers_log(peers, at, p->wanted ? DKV_LOG_INFO : DKV_LOG_DEBUG, index, "is back");
     peers->options.changed(peers->options.user, at, index);
@@ -115,8 +115,7 @@ void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, c
     /* Up to a quarter more, so that a cluster does not knock in step on a node that returns. */
     pause += (int64_t)dkv_rand_below(&peers->rand, (uint64_t)pause / 4 + 1);
     p->retry_ns = at->now_ns + pause;
-    /* Where only its word is awaited, there is room now to ask somebody else for his. */
-    dkv_peers_wake_at(peers, at, p->wanted ? p->retry_ns : at->now_ns);
+    dkv_peers_wake_at(peers, at, at->now_ns); /* there is room now to open another */
     if (was == DKV_REACH_DOWN) return;
     dkv_peers_log(peers, at, p->wanted ? DKV_LOG_WARN : DKV_LOG_DEBUG, index, why);
     peers->options.changed(peers->options.user, at, index);
@@ -130,13 +129,12 @@ dkv_reach dkv_peers_reach(const dkv_peers *peers, uint16_t index) {
 
 dkv_reach dkv_peers_want(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     peer *p = &peers->all[index];
-    if (!p->wanted && p->reach == DKV_REACH_DOWN && !p->link) {
-        p->retry_ns = at->now_ns;
-        dkv_peers_wake_at(peers, at, at->now_ns);
-    }
-    p->wanted = true;
     p->used_ns = at->now_ns;
-    if (p->reach == DKV_REACH_UNKNOWN) dkv_peers_open_link(peers, at, index);
+    if (p->wanted) return p->reach;
+    p->wanted = true;
+    if (p->reach == DKV_REACH_UNKNOWN) p->reach = DKV_REACH_CONNECTING;
+    if (p->reach == DKV_REACH_DOWN) p->retry_ns = at->now_ns;
+    dkv_peers_open_links(peers, at);
     return p->reach;
 }
 

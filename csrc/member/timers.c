@@ -1,7 +1,6 @@
 #include "member/internal.h"
 
 #define CLOCK_SAMPLE_MS 1000u /* a link in use is pinged this often to compare clocks */
-#define ASKED_MAX 4u          /* members asked for their word at a time */
 
 /* ---- when ---- */
 
@@ -34,12 +33,11 @@ int64_t dkv_peers_due_up(const dkv_peers *peers, const peer *p) {
     return p->wanted ? earlier(due, rest_due(peers, p)) : INT64_MIN;
 }
 
-/* When a peer that is DOWN, and not being connected to, needs attention next. */
+/* When it is forgotten that a peer was DOWN; opening.c tries it again until then. */
 static int64_t due_down(const dkv_peers *peers, uint16_t index) {
     const peer *p = &peers->all[index];
-    if (p->wanted) return earlier(p->retry_ns, rest_due(peers, p));
-    bool is_awaited = dkv_trust_awaits(peers->options.trust, index);
-    return is_awaited ? INT64_MAX : INT64_MIN; /* ask_for_words tries it again: nobody does */
+    if (p->wanted) return rest_due(peers, p);
+    return dkv_trust_awaits(peers->options.trust, index) ? INT64_MAX : INT64_MIN;
 }
 
 /* When this peer needs attention next. */
@@ -73,42 +71,8 @@ static void tick_peer(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
         tick_up(peers, at, index);
     } else if (p->link) {
         dkv_peers_go_down(peers, at, index, "is down: it accepts connections but does not answer");
-    } else if (!p->wanted || at->now_ns >= rest_due(peers, p)) {
-        dkv_peers_rest(peers, at, index);
     } else {
-        dkv_peers_open_link(peers, at, index);
-    }
-}
-
-/* ---- the word of others for a new store ---- */
-
-static bool is_asked_for_word(const dkv_peers *peers, uint16_t index) {
-    const peer *p = &peers->all[index];
-    return p->link && !p->wanted;
-}
-
-/* Whether its word is awaited and nothing is being done about it. */
-static bool is_to_be_asked(const dkv_peers *peers, uint16_t index) {
-    const peer *p = &peers->all[index];
-    return !p->link && !p->wanted && dkv_trust_awaits(peers->options.trust, index);
-}
-
-/* Asks for the words that a new store still needs, of ASKED_MAX members at a time. */
-static void ask_for_words(dkv_peers *peers, const dkv_moment *at) {
-    if (!peers->options.trust->is_new) return;
-    uint16_t n = peers->options.map->n_members;
-    unsigned asked = 0;
-    for (uint16_t i = 0; i < n; i++) asked += is_asked_for_word(peers, i);
-    for (uint16_t k = 1; k < n && asked < ASKED_MAX; k++) {
-        uint16_t index = (uint16_t)((peers->options.self + k) % n);
-        if (!is_to_be_asked(peers, index)) continue;
-        const peer *p = &peers->all[index];
-        if (p->reach == DKV_REACH_DOWN && p->retry_ns > at->now_ns) {
-            dkv_peers_wake_at(peers, at, p->retry_ns);
-            continue;
-        }
-        dkv_peers_open_link(peers, at, index);
-        asked++;
+        dkv_peers_rest(peers, at, index);
     }
 }
 
@@ -136,7 +100,7 @@ void dkv_peers_tick(dkv_peers *peers, const dkv_moment *at) {
         }
     }
     peers->next_ns = INT64_MAX;
-    ask_for_words(peers, at);
+    dkv_peers_open_links(peers, at);
     for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
         if (i != peers->options.self) dkv_peers_wake_at(peers, at, due(peers, i));
     }

@@ -47,7 +47,7 @@ typedef struct dkv_moment {
 /* How long a node waits for what, in milliseconds; 0 stands for the default. */
 typedef struct dkv_timing {
     uint32_t attempt_ms; /* how long one replica may take before a read asks the next: 40 */
-    uint32_t connect_ms; /* how long a write waits for a link being opened: 500 */
+    uint32_t connect_ms; /* how long a write waits for another member to know this store: 500 */
     uint32_t ping_ms;    /* silence of a peer that owes an answer before it is pinged: 250 */
     uint32_t silence_ms; /* ... before it is taken for dead: 1500 */
     uint32_t retry_ms;   /* pause before the next connection to a dead peer, growing to 4 ×: 250 */

@@ -91,7 +91,8 @@ static void settle(dkv_replica *replica, const dkv_moment *at, write_request *w)
     }
 }
 
-/* Keeps the write until a link is open or this node is ready. */
+/* Keeps the write until a link is open, which is soon decided, or this node is ready, for which
+ * `until_ns` is the limit; nothing more can be done with it now. */
 static void hold(dkv_replica *replica, const dkv_moment *at, write_request *w, int64_t until_ns) {
     if (!w->held.data && w->value.len) {
         if (dkv_buf_append(&w->held, w->value)) {
@@ -102,15 +103,6 @@ static void hold(dkv_replica *replica, const dkv_moment *at, write_request *w, i
     }
     dkv_replica_set_timer(replica, &w->r,
                           until_ns < w->r.deadline_ns ? until_ns : w->r.deadline_ns);
-}
-
-/* Holds a write that something is being waited for, for `connect_ms` at most. Returns false if the
- * time is over; otherwise there is nothing more to do with it now. */
-static bool wait(dkv_replica *replica, const dkv_moment *at, write_request *w) {
-    int64_t until_ns = w->begun_ns + dkv_ns_of_ms(replica->options.timing.connect_ms);
-    if (at->now_ns >= until_ns) return false;
-    hold(replica, at, w, until_ns);
-    return true;
 }
 
 /* ---- forwarding, where this node holds no replica ---- */
@@ -142,8 +134,11 @@ static void forward(dkv_replica *replica, const dkv_moment *at, write_request *w
             return;
         }
     }
-    if (dkv_replica_count(&w->r, DKV_SET(WAITING)) && wait(replica, at, w)) return;
-    refuse_for_obstacles(replica, at, w);
+    if (dkv_replica_count(&w->r, DKV_SET(WAITING))) {
+        hold(replica, at, w, w->r.deadline_ns);
+    } else {
+        refuse_for_obstacles(replica, at, w);
+    }
 }
 
 /* ---- coordinating ---- */
@@ -222,11 +217,15 @@ static void coordinate(dkv_replica *replica, const dkv_moment *at, write_request
     }
     w->failure = DKV_OK;
     for (unsigned i = 0; i < w->r.n; i++) w->r.progress[i] = (uint8_t)foresee(replica, at, w, i);
-    bool waits = dkv_replica_count(&w->r, DKV_SET(WAITING)) > 0 || !replica->ready;
-    bool possible = dkv_replica_count(&w->r, DKV_SET(FAILED)) + w->r.needs <= w->r.n;
-    if (waits && possible && wait(replica, at, w)) return;
-    if (dkv_replica_count(&w->r, DKV_SET(AT_REST)) < w->r.needs) {
+    unsigned waiting = dkv_replica_count(&w->r, DKV_SET(WAITING));
+    unsigned able = dkv_replica_count(&w->r, DKV_SET(AT_REST));
+    int64_t ready_by_ns = w->begun_ns + dkv_ns_of_ms(replica->options.timing.connect_ms);
+    if (waiting && able + waiting >= w->r.needs) {
+        hold(replica, at, w, w->r.deadline_ns);
+    } else if (able < w->r.needs) {
         refuse_for_obstacles(replica, at, w);
+    } else if (!replica->ready && at->now_ns < ready_by_ns) {
+        hold(replica, at, w, ready_by_ns);
     } else if (!replica->ready) {
         refuse(replica, at, w, DKV_ERR_UNAVAILABLE,
                "this node is still starting: no other member has recognised its store yet");

@@ -24,7 +24,7 @@ grpc_channel *dkv_rpc_connect(const char *address) {
         INTEGER(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
         /* The minimum is also the time limit for connecting to a peer that does not answer. */
         INTEGER(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100),
-        INTEGER(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 300),
+        INTEGER(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000),
         INTEGER(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000),
         /* A peer whose machine has vanished is noticed within 20 s, calls or not. The time-out is
          * the kernel's too (TCP_USER_TIMEOUT): a peer that is merely busy must not exceed it. */

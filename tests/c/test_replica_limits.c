@@ -38,7 +38,7 @@ static void connecting_replica_is_waited_for_briefly(void) {
     settle();
     const answer *a = put(0, KEY, "v", DKV_LEVEL_ALL);
     CHECK(a->times == 0 && dkv_node_reach(nodes[0].node, 2) == DKV_REACH_CONNECTING);
-    advance(500);
+    advance(1500);
     CHECK(a->outcome == DKV_OUTCOME_NOT_APPLIED && a->missing == bit(2) && !holds(1, KEY));
     advance(1500);
     CHECK(dkv_node_reach(nodes[0].node, 2) == DKV_REACH_DOWN);

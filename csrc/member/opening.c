@@ -1,0 +1,43 @@
+/* Which links are opened, OPENING_MAX at a time: when a hundred processes on one machine connected
+ * to each other all at once, most connections would take longer than anybody waits for them. Those
+ * who are wanted and were not tried yet come first, then those who did not answer, then the members
+ * whose word a new store awaits, the nearest in the map first. */
+#include "member/internal.h"
+
+#define OPENING_MAX 2u
+
+typedef enum need { NEED_NOTHING, NEED_LINK, NEED_RETRY, NEED_WORD } need;
+
+static need need_of(const dkv_peers *peers, uint16_t index) {
+    const peer *p = &peers->all[index];
+    if (p->link) return NEED_NOTHING;
+    if (p->wanted) return p->reach == DKV_REACH_DOWN ? NEED_RETRY : NEED_LINK;
+    return dkv_trust_awaits(peers->options.trust, index) ? NEED_WORD : NEED_NOTHING;
+}
+
+static unsigned count_opening(const dkv_peers *peers) {
+    unsigned count = 0;
+    for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
+        const peer *p = &peers->all[i];
+        count += p->link && (p->reach != DKV_REACH_UP || !p->wanted);
+    }
+    return count;
+}
+
+void dkv_peers_open_links(dkv_peers *peers, const dkv_moment *at) {
+    uint16_t n = peers->options.map->n_members;
+    unsigned opening = count_opening(peers);
+    for (need turn = NEED_LINK; turn <= NEED_WORD; turn++) {
+        for (uint16_t k = 1; k < n && opening < OPENING_MAX; k++) {
+            uint16_t index = (uint16_t)((peers->options.self + k) % n);
+            const peer *p = &peers->all[index];
+            if (need_of(peers, index) != turn) continue;
+            if (p->reach == DKV_REACH_DOWN && p->retry_ns > at->now_ns) {
+                dkv_peers_wake_at(peers, at, p->retry_ns);
+                continue;
+            }
+            dkv_peers_open_link(peers, at, index);
+            opening++;
+        }
+    }
+}
