@@ -320,6 +320,7 @@ def round_trips(world: World, node: str, n: int = 200) -> list[float]:
         key for key in (f"key {i}" for i in range(100)) if node not in world.ring.replicas(key)
     )
     world.put(key, b"value")
+    world.get(key, via=node)  # opens the link
     return [
         operation.seconds or 0
         for operation in (world.wait(world.submit("get", key, via=node)) for _ in range(n))
