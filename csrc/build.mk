@@ -135,7 +135,8 @@ $(OUT)/loads/%: $(OUT)/obj/tests/bench/%.o $(LIBNET) $(LIBCORE)
 	@mkdir -p $(@D)
 	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
 
-$(OUT)/fuzz/%: $(OUT)/obj/tests/fuzz/%.o $(OUT)/obj/node/config.o $(LIBCORE)
+FUZZED := $(OUT)/obj/node/config.o $(OUT)/obj/node/fields.o
+$(OUT)/fuzz/%: $(OUT)/obj/tests/fuzz/%.o $(FUZZED) $(LIBCORE)
 	@mkdir -p $(@D)
 	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(CORE_LIBS) -lyaml
 

@@ -8,8 +8,11 @@
 
 typedef struct dkv_options {
     const char *config; /* path */
+    const char *node;   /* which node of the file; NULL: as the file says */
+    unsigned members;   /* how many processes to supervise; 0: run one node in this process */
     bool check;         /* only check the configuration file */
     bool insecure;
+    bool json;               /* the form of the log */
     dkv_log_level log_level; /* and what matters more */
 } dkv_options;
 

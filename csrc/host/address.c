@@ -1,8 +1,13 @@
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "base/err.h"
 #include "host/internal.h"
 
 /* The host part without the brackets of "[::1]:7001". False if there is none. */
@@ -43,4 +48,61 @@ bool dkv_address_is_loopback(const char *address) {
     }
     freeaddrinfo(found);
     return all;
+}
+
+/* ---- can it be bound? ---- */
+
+/* 0, or the errno of why not. */
+static int try_bind(const struct addrinfo *to) {
+    int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return errno;
+    const int on = 1; /* as gRPC does */
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    int error = bind(fd, to->ai_addr, to->ai_addrlen) ? errno : 0;
+    close(fd);
+    return error;
+}
+
+static int refuse(char *why, const char *address, int error) {
+    const char *advice = "";
+    switch (error) {
+    case EADDRINUSE:
+        advice =
+            "; another program listens there, or the same node is running already: stop it, "
+            "or give this node another address";
+        break;
+    case EADDRNOTAVAIL:
+        advice =
+            "; it is not an address of this machine: if nodes and clients reach it by "
+            "another one, set `listen` to the one to bind";
+        break;
+    case EACCES: advice = "; ports below 1024 are for root: take a higher one"; break;
+    default: break;
+    }
+    snprintf(why, DKV_DETAIL_MAX, "%s: cannot listen there: %s%s", address, strerror(error),
+             advice);
+    return DKV_ERR_UNAVAILABLE;
+}
+
+int dkv_address_try(const char *address, char *why) {
+    char host[DKV_ADDRESS_MAX + 1];
+    struct addrinfo *found;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    if (!host_part(address, host, sizeof host)) return refuse(why, address, EINVAL);
+    int failed = getaddrinfo(host, strrchr(address, ':') + 1, &hints, &found);
+    if (failed) {
+        snprintf(why, DKV_DETAIL_MAX, "%s: cannot listen there: the name cannot be resolved: %s",
+                 address, gai_strerror(failed));
+        return DKV_ERR_UNAVAILABLE;
+    }
+    /* A name may stand for several addresses, of which one that can be bound is enough. */
+    int error = 0;
+    bool bound = false;
+    for (const struct addrinfo *each = found; each && error != EADDRINUSE; each = each->ai_next) {
+        int result = try_bind(each);
+        if (result) error = result;
+        bound = bound || !result;
+    }
+    freeaddrinfo(found);
+    return error == EADDRINUSE || !bound ? refuse(why, address, error) : DKV_OK;
 }

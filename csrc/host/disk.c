@@ -246,16 +246,35 @@ static void stop(worker *self) {
 
 /* ---- the owner's side ---- */
 
+/* What to do about the errno of opening a directory. */
+static const char *advice_on(int error) {
+    switch (error) {
+    case ENOENT: return ": its parent directory does not exist, make that first";
+    case ENOTDIR: return ": it, or something on the way to it, is a file and no directory";
+    case EACCES:
+    case EPERM: return ": it must belong to the user that runs the node (chown)";
+    case EROFS: return ": the file system is mounted read-only";
+    case ENOSPC:
+    case EDQUOT: return ": free some space first";
+    default: return "";
+    }
+}
+
 static void explain(char *why, const char *path, int err) {
+    int error = errno;
     if (err == DKV_ERR_LOCKED) {
+        snprintf(why, DKV_DETAIL_MAX,
+                 "%s: %s: is this node running already? Each needs a directory of its own", path,
+                 dkv_err_sentence(err));
+    } else if (err == DKV_ERR_NO_MEMORY) {
         snprintf(why, DKV_DETAIL_MAX, "%s: %s", path, dkv_err_sentence(err));
     } else if (err == DKV_ERR_PRECONDITION) {
         snprintf(why, DKV_DETAIL_MAX,
                  "%s: holds a store on disk; a store in memory needs a directory without one",
                  path);
     } else {
-        snprintf(why, DKV_DETAIL_MAX, "%s: cannot be opened as a data directory: %s", path,
-                 strerror(errno));
+        snprintf(why, DKV_DETAIL_MAX, "%s: cannot be used as the data directory: %s%s", path,
+                 strerror(error), advice_on(error));
     }
 }
 

@@ -2,8 +2,6 @@
  *
  * The node must not be called while it is being stepped. A disk job that is performed inside
  * dkv_effects.disk is therefore put aside and given back after the step. */
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -28,25 +26,20 @@ void dkv_host_step(dkv_host *host, dkv_event event) {
     dkv_node_step(host->node, &event, &host->effects);
 }
 
-void dkv_host_say(const dkv_host *host, dkv_log_level level, const char *format, ...) {
-    char text[2 * DKV_DETAIL_MAX];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    host->log(host->log_user, level, text);
+void dkv_host_say(const dkv_host *host, dkv_log_level level, const char *event, const char *text) {
+    host->log(host->log_user, &(dkv_notice){.level = level, .event = event, .text = text});
 }
 
-static void on_log(void *user, dkv_log_level level, const char *text) {
+static void on_log(void *user, const dkv_notice *notice) {
     const dkv_host *host = user;
-    host->log(host->log_user, level, text);
+    host->log(host->log_user, notice);
 }
 
 void dkv_host_fatal(void *user, int err, const char *text) {
     dkv_host *host = user;
     if (host->failure) return;
     host->failure = err;
-    dkv_host_say(host, DKV_LOG_ERROR, "%s", text);
+    dkv_host_say(host, DKV_LOG_ERROR, "failed", text);
 }
 
 /* ---- disk jobs ---- */

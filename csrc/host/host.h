@@ -10,6 +10,18 @@
 
 typedef struct dkv_host dkv_host;
 
+#define DKV_HOST_REQUESTS_MIN 16u
+
+/* What a node may use at most; 0 stands for the default. Clients whose requests find no room get
+ * BUSY, or are read from more slowly. */
+typedef struct dkv_host_limits {
+    uint32_t requests;       /* of clients, under way: from 16, default and maximum 65,536 */
+    uint32_t segment_bytes;  /* of the log's files, see dkv_store_options: 64 MiB */
+    uint64_t request_bytes;  /* keys and values of the requests under way: 64 MiB */
+    uint64_t received_bytes; /* come in and not yet handled, over all connections: 512 MiB */
+    uint64_t unsynced_bytes; /* applied, not yet on disk: 64 MiB */
+} dkv_host_limits;
+
 typedef struct dkv_host_options {
     const dkv_cluster_map *map; /* copied */
     const char *id;             /* which member this is */
@@ -17,10 +29,11 @@ typedef struct dkv_host_options {
     const char *data_dir;       /* made if missing (mode 0700) */
     bool insecure;              /* listen on other addresses than loopback, too */
     dkv_timing timing;          /* zeros for the defaults */
-    dkv_durability durability;  /* when a write counts as confirmed; 0 = ALWAYS */
-    uint32_t interval_ms;       /* with DKV_DURABILITY_INTERVAL: between two syncs, at most */
-    /* One line for the operator; called from the owner thread. Not NULL. */
-    void (*log)(void *user, dkv_log_level level, const char *text);
+    dkv_host_limits limits;
+    dkv_durability durability; /* when a write counts as confirmed; 0 = ALWAYS */
+    uint32_t interval_ms;      /* with DKV_DURABILITY_INTERVAL: between two syncs, at most */
+    /* Called from the owner thread. Not NULL. */
+    void (*log)(void *user, const dkv_notice *notice);
     void *log_user;
 } dkv_host_options;
 

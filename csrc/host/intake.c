@@ -12,16 +12,15 @@
 #include "base/err.h"
 #include "host/internal.h"
 
-#define SLICE_MAX 256u           /* items */
-#define UNANSWERED_MAX 1024u     /* requests of one pair */
-#define BACKLOG_MAX 4194304u     /* bytes waiting to be sent to one pair */
-#define ANSWERS_MAX 33554432u    /* bytes of answers expected by one pair */
-#define REQUESTS_BYTES 33554432u /* bytes of requests under way in the node */
+#define SLICE_MAX 256u        /* items */
+#define UNANSWERED_MAX 1024u  /* requests of one pair */
+#define BACKLOG_MAX 4194304u  /* bytes waiting to be sent to one pair */
+#define ANSWERS_MAX 33554432u /* bytes of answers expected by one pair */
 
 /* How many items may be taken now. */
 static unsigned room(const dkv_pair *pair) {
     if (dkv_pair_backlog(pair) > BACKLOG_MAX) return 0;
-    if (pair->is_session && pair->host->request_bytes > REQUESTS_BYTES) return 0;
+    if (pair->is_session && pair->host->request_bytes > pair->host->request_bytes_max / 2) return 0;
     size_t most = ANSWERS_MAX / pair->expected_len;
     if (most > UNANSWERED_MAX) most = UNANSWERED_MAX;
     if (pair->unanswered >= most) return 0;

@@ -109,7 +109,7 @@ struct dkv_host {
     dkv_rpc_loop *loop;
     dkv_rpc_server *server;
     uint16_t port;
-    void (*log)(void *user, dkv_log_level level, const char *text);
+    void (*log)(void *user, const dkv_notice *notice);
     void *log_user;
 
     int64_t now_ns; /* read at the beginning of each callback, so that all its steps agree */
@@ -136,7 +136,10 @@ struct dkv_host {
     dkv_waiter *waiters; /* a request's handle is its index + 1 */
     size_t n_waiters;
     size_t free_waiter; /* index of the first free one; n_waiters: none */
+    size_t n_requests;  /* in it */
     size_t request_bytes;
+    size_t requests_max;
+    size_t request_bytes_max; /* sessions stop at half of it */
 
     atomic_bool stop_asked;
     bool stopping; /* no new requests are taken */
@@ -150,8 +153,7 @@ void dkv_host_refresh_clock(dkv_host *host);
 /* Steps the node; nothing happens once it is deaf or has failed. */
 void dkv_host_step(dkv_host *host, dkv_event event);
 
-__attribute__((format(printf, 3, 4))) void dkv_host_say(const dkv_host *host, dkv_log_level level,
-                                                        const char *format, ...);
+void dkv_host_say(const dkv_host *host, dkv_log_level level, const char *event, const char *text);
 
 /* The node cannot go on: logs `text`, and from now on nothing is stepped or sent. */
 void dkv_host_fatal(void *user, int err, const char *text);
@@ -226,5 +228,9 @@ extern const dkv_rpc_stream_events dkv_reflection_events;
 
 /* True if the host part of "host:port" names this machine's loopback interface only. */
 bool dkv_address_is_loopback(const char *address);
+
+/* Finds out whether "host:port" can be bound here now, before anything is made that would have to
+ * go again if it cannot. UNAVAILABLE, with the reason in `why` (DKV_DETAIL_MAX bytes). */
+int dkv_address_try(const char *address, char *why);
 
 #endif

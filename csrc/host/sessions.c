@@ -18,8 +18,7 @@ static session *session_of(dkv_pair *pair) {
 /* ---- requests under way ---- */
 
 #define WAITERS_FIRST 256u
-#define REQUEST_BYTES_MAX 67108864u /* keys and values under way; sessions stop at half of it */
-#define UNSENT_MAX 50331648u        /* bytes that may wait for one client, an answer included */
+#define UNSENT_MAX 50331648u /* bytes that may wait for one client, an answer included */
 
 static bool grow_waiters(dkv_host *host) {
     size_t n = host->n_waiters ? 2 * host->n_waiters : WAITERS_FIRST;
@@ -34,7 +33,9 @@ static bool grow_waiters(dkv_host *host) {
 
 /* The request's handle, or 0 if there is no room. */
 static uint64_t add_waiter(dkv_host *host, dkv_waiter waiter) {
+    if (host->n_requests == host->requests_max) return 0;
     if (host->free_waiter == host->n_waiters && !grow_waiters(host)) return 0;
+    host->n_requests++;
     size_t at = host->free_waiter;
     host->free_waiter = (size_t)host->waiters[at].id;
     host->waiters[at] = waiter;
@@ -47,6 +48,7 @@ static dkv_waiter take_waiter(dkv_host *host, uint64_t handle) {
     dkv_waiter waiter = host->waiters[at];
     host->waiters[at] = (dkv_waiter){.id = host->free_waiter};
     host->free_waiter = at;
+    host->n_requests--;
     host->request_bytes -= waiter.len_bytes;
     return waiter;
 }
@@ -112,7 +114,7 @@ void dkv_host_request(dkv_host *host, dkv_waiter waiter, const dkv_request *requ
         return;
     }
     waiter.len_bytes = request->key.len + request->value.len;
-    bool is_full = host->request_bytes + waiter.len_bytes > REQUEST_BYTES_MAX;
+    bool is_full = host->request_bytes + waiter.len_bytes > host->request_bytes_max;
     uint64_t handle = is_full ? 0 : add_waiter(host, waiter);
     if (!handle) {
         refuse(host, &waiter, DKV_ERR_BUSY, "too many requests are under way in this node");

@@ -1,4 +1,5 @@
 /* Links that peers open to this node: they greet, are answered, and then ask. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/err.h"
@@ -32,16 +33,32 @@ static void close_older(dkv_peers *peers, const dkv_moment *at, const inbound *i
     }
 }
 
-static void refuse_hello(const dkv_peers *peers, const dkv_moment *at, const inbound *in, int index,
-                         int err) {
+/* Somebody who is not in the map knocks: logged once, as there may be no end of it. */
+static void tell_stranger(dkv_peers *peers, const dkv_moment *at, const dkv_hello *hello) {
+    if (peers->stranger_told) return;
+    peers->stranger_told = true;
+    char line[DKV_PEERS_WHY_MAX], id[DKV_NAME_MAX + 1];
+    snprintf(id, sizeof id, "%.*s", (int)hello->node_id.len, (const char *)hello->node_id.data);
+    snprintf(line, sizeof line,
+             "node %s was refused: it is not in this node's cluster map, which has %u nodes; give "
+             "both the same `nodes` in their configuration files (said once)",
+             id, peers->options.map->n_members);
+    dkv_notice_field field = {.key = "peer", .text = id};
+    at->effects->log(at->effects->user, &(dkv_notice){DKV_LOG_WARN, "stranger_refused", line,
+                                                      .fields = &field, .n_fields = 1});
+}
+
+static void refuse_hello(dkv_peers *peers, const dkv_moment *at, const inbound *in, int index,
+                         const dkv_hello *hello, int err) {
     dkv_message reply = {.kind = DKV_MSG_HELLO_REPLY,
                          .hello = dkv_peers_hello_to(peers, at, peers->options.self)};
     reply.hello.err = err;
     at->effects->send(at->effects->user, in->link, &reply);
-    if (index < 0) return;
-    dkv_peers_log(peers, at, DKV_LOG_WARN, (uint16_t)index,
-                  err == DKV_ERR_EPOCH ? "was refused: its cluster map differs from ours"
-                                       : "was refused: it is of another cluster");
+    if (index >= 0) {
+        dkv_peers_tell_mismatch(peers, at, (uint16_t)index, hello, err);
+    } else {
+        tell_stranger(peers, at, hello);
+    }
 }
 
 static void answer_hello(dkv_peers *peers, const dkv_moment *at, inbound *in) {
@@ -68,7 +85,7 @@ static void on_hello(dkv_peers *peers, const dkv_moment *at, inbound *in, const 
     int index;
     int err = dkv_peers_check_hello(peers, hello, &index);
     if (err) {
-        refuse_hello(peers, at, in, index, err);
+        refuse_hello(peers, at, in, index, hello, err);
         return;
     }
     in->peer = index;

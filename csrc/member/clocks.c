@@ -17,11 +17,12 @@ bool dkv_peers_is_off(const peer *p) {
 static void compare_clocks(dkv_peers *peers, const dkv_moment *at) {
     bool clock_off = peers->n_off * 2 > peers->n_sampled + 1;
     if (clock_off != peers->clock_off) {
-        at->effects->log(at->effects->user, clock_off ? DKV_LOG_ERROR : DKV_LOG_INFO,
-                         clock_off
-                             ? "this node's clock is more than 500 ms off the majority of its "
-                               "peers: it coordinates no writes until the clock is right"
-                             : "this node's clock agrees with its peers again");
+        dkv_notice_say(at, clock_off ? DKV_LOG_ERROR : DKV_LOG_INFO,
+                       clock_off ? "clock_off" : "clock_right",
+                       clock_off ? "this node's clock is more than 500 ms off the majority of its "
+                                   "peers: it coordinates no writes until the clock is right; is "
+                                   "time synchronisation (NTP) running here?"
+                                 : "this node's clock agrees with its peers again");
     }
     peers->clock_off = clock_off;
 }

@@ -1,4 +1,6 @@
 /* Greeting the peers that this node opens links to, and what a greeting says. */
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -12,6 +14,8 @@ dkv_hello dkv_peers_hello_to(const dkv_peers *peers, const dkv_moment *at, uint1
         .node_id = dkv_slice_of(dkv_peers_name(peers, peers->options.self)),
         .epoch = map->epoch,
         .map_digest = peers->map_digest,
+        .replication = map->replication,
+        .n_members = map->n_members,
         .store_id = trust->store_id,
         .remembers = trust->remembered[index],
         .in_sync = trust->in_sync,
@@ -48,8 +52,8 @@ void dkv_peers_told(dkv_peers *peers, const dkv_moment *at, uint16_t index, uint
     dkv_trust_told(peers->options.trust, index, store_id);
     dkv_peers_wake_at(peers, at, at->now_ns);
     if (!was_new || !peers->options.trust->in_sync) return;
-    at->effects->log(at->effects->user, DKV_LOG_INFO,
-                     "all members vouch for this new store: it is in sync");
+    dkv_notice_say(at, DKV_LOG_INFO, "in_sync",
+                   "all members vouch for this new store: it is in sync");
 }
 
 void dkv_peers_greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index,
@@ -58,21 +62,72 @@ void dkv_peers_greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index
     dkv_trust_heard(peers->options.trust, index, hello);
     if (answers) dkv_peers_told(peers, at, index, hello->remembers);
     if (remembered && remembered != hello->store_id && !hello->in_sync) {
-        dkv_peers_log(peers, at, DKV_LOG_WARN, index,
+        dkv_peers_log(peers, at, DKV_LOG_WARN, "peer_store_replaced", index,
                       "came with another store than before: it is not believed about absent keys");
     }
+}
+
+/* What differs between two maps, as far as a greeting tells. */
+static void compare_maps(const dkv_cluster_map *map, const dkv_hello *hello, char *to,
+                         size_t size) {
+    if (hello->epoch != map->epoch) {
+        snprintf(to, size, "epoch %" PRIu64 ", ours %" PRIu64, hello->epoch, map->epoch);
+    } else if (hello->replication != map->replication) {
+        snprintf(to, size, "replication %u, ours %u", hello->replication, map->replication);
+    } else if (hello->n_members != map->n_members) {
+        snprintf(to, size, "%u nodes, ours %u", hello->n_members, map->n_members);
+    } else {
+        snprintf(to, size, "the same number of nodes, but other ids, hosts, zones or weights");
+    }
+}
+
+/* Completes "node n2 ...". */
+static void explain_mismatch(const dkv_peers *peers, uint16_t index, const dkv_hello *hello,
+                             int err, char why[DKV_PEERS_WHY_MAX]) {
+    const dkv_cluster_map *map = peers->options.map;
+    char maps[160];
+    if (!dkv_slice_eq(hello->cluster, dkv_slice_of(map->cluster))) {
+        snprintf(why, DKV_PEERS_WHY_MAX,
+                 "cannot be used: it is of cluster %.*s, this node of %s; check `cluster` and the "
+                 "addresses in both configuration files",
+                 (int)hello->cluster.len, (const char *)hello->cluster.data, map->cluster);
+    } else if (!dkv_slice_eq(hello->node_id, dkv_slice_of(dkv_peers_name(peers, index)))) {
+        snprintf(why, DKV_PEERS_WHY_MAX,
+                 "cannot be used: at its address, %s, node %.*s answers; check the addresses and "
+                 "`node` in both configuration files",
+                 map->members[index].address, (int)hello->node_id.len,
+                 (const char *)hello->node_id.data);
+    } else if (err == DKV_ERR_EPOCH) {
+        compare_maps(map, hello, maps, sizeof maps);
+        snprintf(why, DKV_PEERS_WHY_MAX,
+                 "cannot be used: its cluster map differs from ours (it has %s); give both the "
+                 "same `replication` and `nodes` in their configuration files, and start them "
+                 "again",
+                 maps);
+    } else {
+        snprintf(why, DKV_PEERS_WHY_MAX, "cannot be used: %s", dkv_err_sentence(err));
+    }
+}
+
+void dkv_peers_tell_mismatch(dkv_peers *peers, const dkv_moment *at, uint16_t index,
+                             const dkv_hello *hello, int err) {
+    peer *p = &peers->all[index];
+    if (p->mismatch_told) return;
+    p->mismatch_told = true;
+    char why[DKV_PEERS_WHY_MAX];
+    explain_mismatch(peers, index, hello, err, why);
+    dkv_peers_log(peers, at, DKV_LOG_WARN, "peer_mismatch", index, why);
 }
 
 void dkv_peers_hello_reply(dkv_peers *peers, const dkv_moment *at, uint16_t index,
                            const dkv_hello *hello) {
     int who;
-    int err = hello->err ? hello->err : dkv_peers_check_hello(peers, hello, &who);
+    int err = dkv_peers_check_hello(peers, hello, &who);
+    if (!err) err = hello->err;
     if (!err && who != index) err = DKV_ERR_PRECONDITION;
     if (err) {
-        dkv_peers_go_down(peers, at, index,
-                          err == DKV_ERR_EPOCH
-                              ? "cannot be used: its cluster map differs from ours"
-                              : "cannot be used: another node or cluster answers there");
+        dkv_peers_tell_mismatch(peers, at, index, hello, err);
+        dkv_peers_go_down(peers, at, index, NULL);
         return;
     }
     peer *p = &peers->all[index];

@@ -24,6 +24,7 @@ typedef struct peer {
     int64_t used_ns;      /* when it was last wanted */
     int64_t retry_ns;     /* DOWN without a link: when to try again */
     uint32_t failures;    /* in a row */
+    bool mismatch_told;   /* since it was last UP, that it does not belong here was logged */
     int state;            /* what it said it would answer to a write */
     bool sampled;         /* offset_ms is valid: it told its time on this `link` */
     int64_t sampled_ns;   /* when it last told its time, in a HELLO_REPLY or PONG */
@@ -51,6 +52,7 @@ struct dkv_peers {
     unsigned n_sampled; /* peers whose clocks are compared with ours */
     unsigned n_off;     /* those of them that are off */
     bool clock_off;
+    bool stranger_told; /* that a node greeted which is not in the map was logged */
 };
 
 static inline const char *dkv_peers_name(const dkv_peers *peers, uint16_t index) {
@@ -63,9 +65,11 @@ static inline const char *dkv_peers_name(const dkv_peers *peers, uint16_t index)
  * stopped. */
 void dkv_peers_wake_at(dkv_peers *peers, const dkv_moment *at, int64_t when_ns);
 
-/* Logs "node <id> <what>". */
+#define DKV_PEERS_WHY_MAX 512u /* bytes of what is said about a peer */
+
+/* Logs "node <id> <what>" as `event`. */
 void dkv_peers_log(const dkv_peers *peers, const dkv_moment *at, dkv_log_level level,
-                   uint16_t index, const char *what);
+                   const char *event, uint16_t index, const char *what);
 
 void dkv_peers_open_link(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 
@@ -75,7 +79,8 @@ void dkv_peers_rest(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 void dkv_peers_ping(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 
-/* Takes the peer for dead until a new link is greeted. `why` completes "node n2 ...". */
+/* Takes the peer for dead until a new link is greeted. `why` completes "node n2 ..."; NULL: it was
+ * told already. */
 void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, const char *why);
 
 /* ---- greetings.c ---- */
@@ -91,6 +96,11 @@ int dkv_peers_check_hello(const dkv_peers *peers, const dkv_hello *hello, int *i
 
 /* A peer has said which store of this node it remembers durably. */
 void dkv_peers_told(dkv_peers *peers, const dkv_moment *at, uint16_t index, uint64_t store_id);
+
+/* Tells the operator, once until things are right, that member `index` does not belong here or says
+ * so of this node, and what to do. `err` is not 0; `hello` is what it said of itself. */
+void dkv_peers_tell_mismatch(dkv_peers *peers, const dkv_moment *at, uint16_t index,
+                             const dkv_hello *hello, int err);
 
 /* Takes in what a peer that belongs here said; `answers`: in answer to our own greeting. */
 void dkv_peers_greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index,

@@ -30,10 +30,13 @@ void dkv_peers_wake_at(dkv_peers *peers, const dkv_moment *at, int64_t when_ns) 
 }
 
 void dkv_peers_log(const dkv_peers *peers, const dkv_moment *at, dkv_log_level level,
-                   uint16_t index, const char *what) {
-    char line[DKV_DETAIL_MAX + DKV_NAME_MAX];
-    snprintf(line, sizeof line, "node %s %s", dkv_peers_name(peers, index), what);
-    at->effects->log(at->effects->user, level, line);
+                   const char *event, uint16_t index, const char *what) {
+    const char *id = dkv_peers_name(peers, index);
+    char line[DKV_PEERS_WHY_MAX + DKV_NAME_MAX];
+    snprintf(line, sizeof line, "node %s %s", id, what);
+    dkv_notice_field field = {.key = "peer", .text = id};
+    at->effects->log(at->effects->user,
+                     &(dkv_notice){level, event, line, .fields = &field, .n_fields = 1});
 }
 
 int dkv_peers_new(const dkv_peers_options *options, dkv_peers **out) {
@@ -95,13 +98,16 @@ void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     peer *p = &peers->all[index];
     bool was_down = p->reach == DKV_REACH_DOWN;
     p->reach = DKV_REACH_UP;
+    p->mismatch_told = false;
     p->failures = 0;
     p->since_ns = at->now_ns;
     if (p->wants_word) dkv_peers_ping(peers, at, index);
     p->wants_word = false;
     dkv_peers_wake_at(peers, at, at->now_ns); /* there is room now to open another link */
-    if (was_down)
-        dkv_peers_log(peers, at, p->wanted ? DKV_LOG_INFO : DKV_LOG_DEBUG, index, "is back");
+    if (was_down) {
+        dkv_peers_log(peers, at, p->wanted ? DKV_LOG_INFO : DKV_LOG_DEBUG, "peer_up", index,
+                      "is back");
+    }
     peers->options.changed(peers->options.user, at, index);
 }
 
@@ -117,7 +123,9 @@ void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, c
     p->retry_ns = at->now_ns + pause;
     dkv_peers_wake_at(peers, at, at->now_ns); /* there is room now to open another */
     if (was == DKV_REACH_DOWN) return;
-    dkv_peers_log(peers, at, p->wanted ? DKV_LOG_WARN : DKV_LOG_DEBUG, index, why);
+    if (why) {
+        dkv_peers_log(peers, at, p->wanted ? DKV_LOG_WARN : DKV_LOG_DEBUG, "peer_down", index, why);
+    }
     peers->options.changed(peers->options.user, at, index);
 }
 

@@ -18,6 +18,22 @@ typedef enum dkv_log_level {
     DKV_LOG_DEBUG,
 } dkv_log_level;
 
+/* Something that belongs to a notice: a text, or if that is NULL a number. */
+typedef struct dkv_notice_field {
+    const char *key;
+    const char *text;
+    uint64_t number;
+} dkv_notice_field;
+
+/* What a node tells its operator: one line of the log. */
+typedef struct dkv_notice {
+    dkv_log_level level;
+    const char *event; /* a short name for programs, which stays the same: "peer_down" */
+    const char *text;  /* for people: what happened, and what to do if there is anything to do */
+    const dkv_notice_field *fields; /* for programs: what the text names */
+    size_t n_fields;
+} dkv_notice;
+
 /* The functions are called during dkv_node_step and must not call the node; what they are given
  * borrows for the call. All are required. */
 typedef struct dkv_effects {
@@ -31,8 +47,7 @@ typedef struct dkv_effects {
     void (*reply)(void *user, uint64_t handle, const dkv_reply *reply);
     /* Perform `job` (the store's memory) and give it back with DKV_EVENT_DISK_DONE. */
     void (*disk)(void *user, dkv_disk_job *job);
-    /* One line for the operator. */
-    void (*log)(void *user, dkv_log_level level, const char *text);
+    void (*log)(void *user, const dkv_notice *notice);
     /* The store can no longer keep its promises: stop the process after logging `text`. */
     void (*fatal)(void *user, int err, const char *text);
 } dkv_effects;
@@ -53,6 +68,13 @@ typedef struct dkv_timing {
     uint32_t retry_ms;   /* pause before the next connection to a dead peer, growing to 4 ×: 250 */
     uint32_t idle_ms;    /* an unused link is closed after this: 60000 */
 } dkv_timing;
+
+/* Tells the operator something that has no fields. */
+static inline void dkv_notice_say(const dkv_moment *at, dkv_log_level level, const char *event,
+                                  const char *text) {
+    at->effects->log(at->effects->user,
+                     &(dkv_notice){.level = level, .event = event, .text = text});
+}
 
 /* `timing` with its zeros replaced by the defaults. */
 dkv_timing dkv_timing_or_default(dkv_timing timing);

@@ -28,13 +28,15 @@ typedef struct dkv_hello {
     dkv_slice cluster;
     dkv_slice node_id;
     uint64_t epoch;
-    uint64_t map_digest; /* dkv_cluster_map_digest */
-    uint64_t store_id;   /* the sender's store */
-    uint64_t remembers;  /* store id that the sender remembers of the receiver; 0 = none */
-    bool in_sync;        /* the sender's store has lost nothing that it confirmed */
-    uint64_t wall_ms;    /* the sender's wall clock */
-    int state;           /* what the sender would say to a write now: 0, BUSY, NO_SPACE */
-    int err;             /* HELLO_REPLY: 0, or why the link is refused */
+    uint64_t map_digest;  /* dkv_cluster_map_digest */
+    uint32_t replication; /* of the map, as n_members: so that a difference can be explained */
+    uint32_t n_members;
+    uint64_t store_id;  /* the sender's store */
+    uint64_t remembers; /* store id that the sender remembers of the receiver; 0 = none */
+    bool in_sync;       /* the sender's store has lost nothing that it confirmed */
+    uint64_t wall_ms;   /* the sender's wall clock */
+    int state;          /* what the sender would say to a write now: 0, BUSY, NO_SPACE */
+    int err;            /* HELLO_REPLY: 0, or why the link is refused */
 } dkv_hello;
 
 typedef struct dkv_message {

@@ -147,9 +147,9 @@ static void facts_stored(dkv_node *node, const dkv_moment *at, const dkv_store_e
 }
 
 static void record_damaged(dkv_node *node, const dkv_moment *at) {
-    at->effects->log(at->effects->user, DKV_LOG_ERROR,
-                     "a stored record is damaged: the other replicas serve its key, and this store "
-                     "is no longer believed about absent keys");
+    dkv_notice_say(at, DKV_LOG_ERROR, "record_damaged",
+                   "a stored record is damaged: the other replicas serve its key, and this store "
+                   "is no longer believed about absent keys");
     dkv_trust_lost(&node->trust);
 }
 

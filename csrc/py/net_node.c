@@ -34,12 +34,12 @@ typedef struct node_object {
 
 /* ---- the log -------------------------------------------------------------------------------- */
 
-static void on_log(void *user, dkv_log_level level, const char *text) {
+static void on_log(void *user, const dkv_notice *notice) {
     node_object *self = user;
     pthread_mutex_lock(&self->log_mutex);
     log_line *line = &self->log_lines[self->logged++ % LOG_LINES];
-    line->level = level;
-    snprintf(line->text, sizeof line->text, "%s", text);
+    line->level = notice->level;
+    snprintf(line->text, sizeof line->text, "%s", notice->text);
     pthread_mutex_unlock(&self->log_mutex);
 }
 

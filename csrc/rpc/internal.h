@@ -104,8 +104,9 @@ void dkv_rpc_server_stream_gone(dkv_rpc_server *server);
 /* A channel to `address`, owned by the caller. */
 grpc_channel *dkv_rpc_connect(const char *address);
 
-/* A server that does not listen yet, owned by the caller. */
-grpc_server *dkv_rpc_serve(void);
+/* A server that does not listen yet, owned by the caller. `memory_max`: bytes received and not yet
+ * handled. */
+grpc_server *dkv_rpc_serve(size_t memory_max);
 
 /* Makes it listen; *port is the port that was bound. UNAVAILABLE. */
 int dkv_rpc_listen(grpc_server *server, const char *address, uint16_t *port);

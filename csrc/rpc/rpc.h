@@ -22,8 +22,10 @@
     65536u                            /* a batch leaves at this size though more is waiting; one \
                                          larger item travels alone */
 #define DKV_RPC_BACKLOG_MAX 67108864u /* bytes that may wait in one stream; more is BUSY */
-#define DKV_RPC_MEMORY_MAX 536870912u /* bytes received and not yet handled, in one server */
-#define DKV_RPC_TRAILER_MAX 4096u     /* bytes in "dkv-error-bin"; a longer one is left out */
+#define DKV_RPC_MEMORY_MAX                                                                    \
+    536870912u                    /* bytes received and not yet handled, in one server: usual \
+                                   */
+#define DKV_RPC_TRAILER_MAX 4096u /* bytes in "dkv-error-bin"; a longer one is left out */
 #define DKV_RPC_ERROR_TRAILER "dkv-error-bin"
 #define DKV_RPC_NO_TIMEOUT UINT32_MAX
 
@@ -161,9 +163,12 @@ typedef struct dkv_rpc_method {
 
 /* Listens on "host:port" (port 0: the kernel's choice, told in *port). `methods` (n of them, must
  * outlive the server) is the whole table; other paths are answered UNIMPLEMENTED. The same address
- * cannot be bound twice. UNAVAILABLE if the address cannot be bound. */
-int dkv_rpc_server_new(dkv_rpc_loop *loop, const char *address, const dkv_rpc_method *methods,
-                       size_t n_methods, void *user, dkv_rpc_server **out, uint16_t *port);
+ * cannot be bound twice. `memory_max`: bytes received and not yet handled, 0 for
+ * DKV_RPC_MEMORY_MAX; what would take more has to wait. UNAVAILABLE if the address cannot be bound.
+ */
+int dkv_rpc_server_new(dkv_rpc_loop *loop, const char *address, size_t memory_max,
+                       const dkv_rpc_method *methods, size_t n_methods, void *user,
+                       dkv_rpc_server **out, uint16_t *port);
 
 /* Answers a unary call: err 0 and the reply's bytes, or a dkv_err (mapped to its gRPC status),
  * a sentence, and in `bytes` what goes into the trailer "dkv-error-bin" (may be empty). Consumes

@@ -269,8 +269,9 @@ static void on_shut_down(dkv_rpc_tag *tag, bool ok) {
     server_release(DKV_RPC_OWNER(tag, dkv_rpc_server, shut_down));
 }
 
-int dkv_rpc_server_new(dkv_rpc_loop *loop, const char *address, const dkv_rpc_method *methods,
-                       size_t n_methods, void *user, dkv_rpc_server **out, uint16_t *port) {
+int dkv_rpc_server_new(dkv_rpc_loop *loop, const char *address, size_t memory_max,
+                       const dkv_rpc_method *methods, size_t n_methods, void *user,
+                       dkv_rpc_server **out, uint16_t *port) {
     int err = DKV_ERR_NO_MEMORY;
     dkv_rpc_server *server = calloc(1, sizeof *server);
     if (!server) goto fail;
@@ -283,7 +284,7 @@ int dkv_rpc_server_new(dkv_rpc_loop *loop, const char *address, const dkv_rpc_me
     server->shut_down.complete = on_shut_down;
     dkv_rpc_list_init(&server->streams);
     dkv_rpc_list_init(&server->calls);
-    server->server = dkv_rpc_serve();
+    server->server = dkv_rpc_serve(memory_max ? memory_max : DKV_RPC_MEMORY_MAX);
     grpc_server_register_completion_queue(server->server, loop->queue, NULL);
     register_methods(server, methods);
     err = dkv_rpc_listen(server->server, address, port);

@@ -40,11 +40,11 @@ grpc_channel *dkv_rpc_connect(const char *address) {
     return channel;
 }
 
-grpc_server *dkv_rpc_serve(void) {
+grpc_server *dkv_rpc_serve(size_t memory_max) {
     /* gRPC puts a message together before anybody can see how large it is. The quota is what keeps
      * a client that announces 4 GB from getting them. */
     grpc_resource_quota *quota = grpc_resource_quota_create("dkv");
-    grpc_resource_quota_resize(quota, DKV_RPC_MEMORY_MAX);
+    grpc_resource_quota_resize(quota, memory_max);
     grpc_arg list[] = {
         BOTH_ENDS,
         {.type = GRPC_ARG_POINTER,

@@ -71,8 +71,9 @@ static void on_disk(void *user, dkv_disk_job *job) {
                                      .job = job});
 }
 
-static void on_log(void *user, dkv_log_level level, const char *text) {
-    dkv_sim_note(user, DKV_TRACE_LOG, level ^ dkv_checksum(dkv_slice_of(text), 0), text);
+static void on_log(void *user, const dkv_notice *notice) {
+    uint64_t hash = notice->level ^ dkv_checksum(dkv_slice_of(notice->text), 0);
+    dkv_sim_note(user, DKV_TRACE_LOG, hash, notice->text);
 }
 
 static void on_fatal(void *user, int err, const char *text) {

@@ -40,6 +40,8 @@ static void fill_hello(const dkv_hello *from, parts *to) {
     to->hello.node_id = dkv_wire_fill_text(from->node_id, to->node_id, sizeof to->node_id);
     to->hello.epoch = from->epoch;
     to->hello.map_digest = from->map_digest;
+    to->hello.replication = from->replication;
+    to->hello.members = from->n_members;
     to->hello.store_id = from->store_id;
     to->hello.remembers = from->remembers;
     to->hello.in_sync = from->in_sync;
@@ -134,6 +136,8 @@ static int read_hello(const Dkv__V1__Hello *from, dkv_hello *out) {
     *out = (dkv_hello){
         .epoch = from->epoch,
         .map_digest = from->map_digest,
+        .replication = from->replication,
+        .n_members = from->members,
         .store_id = from->store_id,
         .remembers = from->remembers,
         .in_sync = from->in_sync,

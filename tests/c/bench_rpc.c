@@ -93,7 +93,7 @@ static void serve(int port_pipe) {
     dkv_rpc_server *server;
     uint16_t port;
     must(dkv_rpc_loop_new(&loop), "loop");
-    must(dkv_rpc_server_new(loop, "127.0.0.1:0", methods, 3, NULL, &server, &port), "server");
+    must(dkv_rpc_server_new(loop, "127.0.0.1:0", 0, methods, 3, NULL, &server, &port), "server");
     if (write(port_pipe, &port, sizeof port) != (ssize_t)sizeof port) exit(1);
     for (;;) {
         dkv_rpc_loop_poll(loop, INT64_MAX, 256);

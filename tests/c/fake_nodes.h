@@ -215,7 +215,8 @@ static inline void fake_listen(fake_node *node) {
     char address[32];
     uint16_t port = 0;
     snprintf(address, sizeof address, "127.0.0.1:%u", atomic_load(&node->port));
-    int err = dkv_rpc_server_new(fake_loop, address, fake_methods, 3, node, &node->server, &port);
+    int err =
+        dkv_rpc_server_new(fake_loop, address, 0, fake_methods, 3, node, &node->server, &port);
     if (err) return; /* the old socket may not be gone yet: tried again in the next round */
     atomic_store(&node->port, port);
     atomic_store(&node->is_up, true);

@@ -42,9 +42,10 @@ typedef struct cluster {
     dkv_rpc_channel *channels[NODES_MAX];
 } cluster;
 
-static inline void quiet(void *user, dkv_log_level level, const char *text) {
+static inline void quiet(void *user, const dkv_notice *notice) {
     const machine *m = user;
-    if (getenv("DKV_TEST_LOG")) fprintf(stderr, "%s: [%d] %s\n", m->id, level, text);
+    if (getenv("DKV_TEST_LOG"))
+        fprintf(stderr, "%s: [%d] %s\n", m->id, notice->level, notice->text);
 }
 
 static inline int sync_fault(void *user, const dkv_disk_job *job) {

@@ -170,10 +170,9 @@ static inline void fx_disk(void *user, dkv_disk_job *job) {
     n->jobs[n->n_jobs++] = job;
 }
 
-static inline void fx_log(void *user, dkv_log_level level, const char *text) {
+static inline void fx_log(void *user, const dkv_notice *notice) {
     (void)user;
-    (void)level;
-    CHECK(strlen(text) > 0);
+    CHECK(strlen(notice->text) > 0 && strlen(notice->event) > 0);
 }
 
 static inline void fx_fatal(void *user, int err, const char *text) {

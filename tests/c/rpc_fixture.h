@@ -205,7 +205,7 @@ static const dkv_rpc_method server_methods[] = {
 
 static inline void server_open(server *s, const char *address) {
     if (dkv_rpc_loop_new(&s->loop)) abort();
-    int err = dkv_rpc_server_new(s->loop, address, server_methods, 3, s, &s->rpc, &s->port);
+    int err = dkv_rpc_server_new(s->loop, address, 0, server_methods, 3, s, &s->rpc, &s->port);
     if (err) abort();
 }
 

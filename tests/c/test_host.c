@@ -464,7 +464,7 @@ static const dkv_rpc_method fake_methods[] = {
 static void play_n3(cluster *c) {
     uint16_t port;
     played = (fake){.c = c};
-    CHECK(dkv_rpc_server_new(c->loop, c->map->members[2].address, fake_methods, 1, NULL,
+    CHECK(dkv_rpc_server_new(c->loop, c->map->members[2].address, 0, fake_methods, 1, NULL,
                              &played.server, &port) == DKV_OK);
 }
 
@@ -737,6 +737,7 @@ static void what_cannot_be_had_is_refused(void) {
     dkv_host *host = NULL;
 
     dkv_host_options options = options_of(c, 0);
+    options.listen = "127.0.0.1:0";
     CHECK(dkv_host_new(&options, &host, why) == DKV_ERR_LOCKED);
     CHECK(strstr(why, c->machines[0].dir));
 
@@ -744,6 +745,7 @@ static void what_cannot_be_had_is_refused(void) {
     options.listen = c->map->members[0].address;
     CHECK(dkv_host_new(&options, &host, why) == DKV_ERR_UNAVAILABLE);
     CHECK(strstr(why, options.listen));
+    CHECK(access(options.data_dir, F_OK) != 0); /* nothing is left behind */
 
     const char *open_addresses[] = {"0.0.0.0:0", "[::]:0", "192.0.2.1:0", "nowhere.invalid:0"};
     for (size_t i = 0; i < 4; i++) {

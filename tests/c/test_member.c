@@ -90,10 +90,9 @@ static void fx_send(void *user, dkv_link link, const dkv_message *message) {
     push(it);
 }
 
-static void fx_log(void *user, dkv_log_level level, const char *text) {
+static void fx_log(void *user, const dkv_notice *notice) {
     (void)user;
-    (void)level;
-    CHECK(strlen(text) > 0);
+    CHECK(strlen(notice->text) > 0 && strlen(notice->event) > 0);
 }
 
 static void changed(void *user, const dkv_moment *at, uint16_t peer) {

@@ -583,7 +583,7 @@ static void a_port_is_bound_once(void) {
     CHECK(dkv_rpc_loop_new(&loop) == DKV_OK);
     dkv_rpc_server *second = NULL;
     uint16_t port = 7;
-    CHECK(dkv_rpc_server_new(loop, address, server_methods, 3, NULL, &second, &port) ==
+    CHECK(dkv_rpc_server_new(loop, address, 0, server_methods, 3, NULL, &second, &port) ==
           DKV_ERR_UNAVAILABLE);
     CHECK(!second && port == 7);
     dkv_rpc_loop_del(loop);

@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     dkv_config config;
     int file = file_with(data, size);
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
-    int err = dkv_config_load(path, &config, why);
+    int err = dkv_config_load(path, NULL, &config, why);
     FUZZ_CHECK(err == DKV_OK || err == DKV_ERR_INVALID);
     if (err) {
         check_why(path, why);

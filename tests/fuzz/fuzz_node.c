@@ -186,11 +186,10 @@ static void fx_disk(void *user, dkv_disk_job *job) {
     jobs[n_jobs++] = job;
 }
 
-static void fx_log(void *user, dkv_log_level level, const char *text) {
+static void fx_log(void *user, const dkv_notice *notice) {
     (void)user;
-    (void)level;
-    FUZZ_TRACE("    log: %s\n", text);
-    FUZZ_CHECK(text[0]);
+    FUZZ_TRACE("    log: %s\n", notice->text);
+    FUZZ_CHECK(notice->text[0]);
 }
 
 static void fx_fatal(void *user, int err, const char *text) {

@@ -199,7 +199,18 @@ static void begin(uint8_t format) {
 
 static void seed_messages(void) {
     dkv_record record = {dkv_slice_of("key"), dkv_slice_of("value"), {77, 5}, DKV_KIND_VALUE};
-    dkv_hello hello = {dkv_slice_of("c"), dkv_slice_of("n1"), 1, 2, 3, 4, true, 5, 0};
+    dkv_hello hello = {
+        .cluster = dkv_slice_of("c"),
+        .node_id = dkv_slice_of("n1"),
+        .epoch = 1,
+        .map_digest = 2,
+        .replication = 3,
+        .n_members = 5,
+        .store_id = 3,
+        .remembers = 4,
+        .in_sync = true,
+        .wall_ms = 5,
+    };
     dkv_request put = {.op = DKV_OP_PUT, .key = record.key, .value = record.value};
     dkv_reply reply = {
         .outcome = DKV_OUTCOME_APPLIED, .version = {8, 9}, .holding = {1, {put.key}}};

@@ -1,5 +1,6 @@
 """The program dkv-node as an operator meets it: options, configuration, start, stop, status."""
 
+import contextlib
 import re
 import signal
 import socket
@@ -30,13 +31,19 @@ def run(*arguments):
     )
 
 
-@pytest.fixture
-def port():
+@contextlib.contextmanager
+def free_port():
     """A port that nobody else is given: bound, but not listening."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
+
+
+@pytest.fixture
+def port():
+    with free_port() as number:
+        yield number
 
 
 @pytest.fixture
@@ -101,7 +108,7 @@ def test_version_and_help_go_to_standard_output():
         ([], "--config is missing"),
         (["--config"], "--config"),
         (["--nonsense"], "--nonsense"),
-        (["--config", "x", "y"], "too many"),
+        (["--config", "x", "y"], "what is this for: y"),
         (["--config", "x", "--log-level", "loud"], 'error, warn, info or debug, not "loud"'),
     ],
 )
@@ -195,8 +202,9 @@ def test_a_missing_file_is_named(tmp_path):
 def test_the_first_line_says_where_and_what(start, config, port):
     process = start("--config", config)
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info  listening on 127\.0\.0\.1:"
-        rf"{port}, node n1 of cluster demo, N = 2, 2 nodes, store [0-9a-f]{{16}}: "
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info  n1: listening on 127\.0\.0\.1:"
+        rf"{port}, node n1 of cluster demo, N = 2, 2 nodes, durability always, "
+        r"store [0-9a-f]{16}: "
         r"0 records \(new\)\n",
         process.first_line,
     )
@@ -235,7 +243,9 @@ def test_the_log_level_hides_what_matters_less(config, port):
 
 def test_a_directory_in_use_is_status_3(start, config, tmp_path):
     start("--config", config)
-    done = run("--config", config)
+    with free_port() as other:
+        config.write_text(GOOD % {"port": other})
+        done = run("--config", config)
     assert done.returncode == 3
     assert str(tmp_path / "n1") in done.stderr and "another process" in done.stderr
 
