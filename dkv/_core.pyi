@@ -44,6 +44,8 @@ class World:
         net: tuple[int, ...],
         disk_max_us: int,
         segment_bytes: int,
+        durability: tuple[int, int],
+        acquainted: bool,
         trace: bool,
     ) -> World: ...
     @classmethod

@@ -56,21 +56,22 @@ static PyObject *wrap(PyTypeObject *type, dkv_world *world) {
 }
 
 static PyObject *world_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"replication", "members",       "seed",  "timing", "net",
-                            "disk_max_us", "segment_bytes", "trace", NULL};
+    static char *names[] = {"replication", "members",       "seed",       "timing",     "net",
+                            "disk_max_us", "segment_bytes", "durability", "acquainted", "trace",
+                            NULL};
     PyObject *replication, *members;
     unsigned long long seed;
-    int keep_trace, heavy_tail;
+    int keep_trace, heavy_tail, durability, acquainted;
     dkv_world_options options = {0};
     dkv_timing *timing = &options.timing;
     dkv_net_options *net = &options.net;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "OOK(IIIIII)(IIpIIIIII)IIp:World", names, &replication, &members, &seed,
-            &timing->attempt_ms, &timing->connect_ms, &timing->ping_ms, &timing->silence_ms,
+            args, keywords, "OOK(IIIIII)(IIpIIIIII)II(iI)pp:World", names, &replication, &members,
+            &seed, &timing->attempt_ms, &timing->connect_ms, &timing->ping_ms, &timing->silence_ms,
             &timing->retry_ms, &timing->idle_ms, &net->latency.low_us, &net->latency.high_us,
             &heavy_tail, &net->slow_ppm, &net->connect_timeout_ms, &net->break_ppm, &net->drop_ppm,
             &net->duplicate_ppm, &net->reorder_ppm, &options.disk_max_us, &options.segment_bytes,
-            &keep_trace)) {
+            &durability, &options.interval_ms, &acquainted, &keep_trace)) {
         return NULL;
     }
     const dkv_core_state *state = PyType_GetModuleState(type);
@@ -80,6 +81,8 @@ static PyObject *world_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     options.map = map;
     options.keep_trace = keep_trace;
     net->latency.heavy_tail = heavy_tail;
+    options.durability = (dkv_durability)durability;
+    options.acquainted = acquainted;
     dkv_world *world;
     int err;
     Py_BEGIN_ALLOW_THREADS err = dkv_world_new(&options, &world);
@@ -605,7 +608,8 @@ static PyMethodDef world_methods[] = {
 
 static PyType_Slot world_slots[] = {
     {Py_tp_doc,
-     "World(replication, members, seed, timing, net, disk_max_us, segment_bytes, trace)"
+     "World(replication, members, seed, timing, net, disk_max_us, segment_bytes, durability, "
+     "acquainted, trace)"
      "\n--\n\nSee dkv.sim.World."},
     {Py_tp_new, world_new},
     {Py_tp_dealloc, world_dealloc},

@@ -111,6 +111,13 @@ static dkv_net_options choose_net(campaign *c) {
     return net;
 }
 
+/* Mostly ALWAYS: in the others, faults excuse nodes from their promises. */
+static dkv_durability choose_durability(campaign *c) {
+    return (dkv_durability)PICK(c, DKV_DURABILITY_ALWAYS, DKV_DURABILITY_ALWAYS,
+                                DKV_DURABILITY_ALWAYS, DKV_DURABILITY_ALWAYS,
+                                DKV_DURABILITY_INTERVAL, DKV_DURABILITY_MEMORY);
+}
+
 static int make_world(campaign *c, uint64_t seed, bool keep_trace) {
     dkv_cluster_map *map = NULL;
     int err = make_map(c, &map);
@@ -122,6 +129,8 @@ static int make_world(campaign *c, uint64_t seed, bool keep_trace) {
                                      .loop_max_us = PICK(c, 1, 20, 20, 1000),
                                      .segment_bytes = PICK(c, 65536, 65536, 1 << 20),
                                      .unsynced_max_bytes = PICK(c, 0, 0, 0, 65536),
+                                     .durability = choose_durability(c),
+                                     .interval_ms = PICK(c, 1, 100, 1000),
                                      .keep_trace = keep_trace};
         if (below(c, 4) == 0) { /* an impatient cluster, on disks that are fast enough for that */
             options.disk_max_us = PICK(c, 50, 400, 5000);

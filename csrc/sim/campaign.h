@@ -1,5 +1,5 @@
-/* Campaigns: a random cluster, a random workload and random faults from one seed, checked by the
- * rules of sim/check.h. The course of one campaign:
+/* Campaigns: a random cluster, a random durability, a random workload and random faults from one
+ * seed, checked by the rules of sim/check.h. The course of one campaign:
  *   1. clients read and write few keys while nodes crash, lose power, stall, lose sight of each
  *      other, have slow links, wrong clocks, and slow, full, failing or rotting disks;
  *   2. all faults end, and time passes;

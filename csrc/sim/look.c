@@ -8,17 +8,6 @@
 
 /* ---- one disk ---- */
 
-/* Runs the store's jobs until it has something to say. */
-static int next_event(dkv_store *store, dkv_sim_disk *disk, dkv_store_event *event) {
-    for (;;) {
-        if (dkv_store_next_event(store, event)) return DKV_OK;
-        dkv_disk_job *job = dkv_store_next_job(store);
-        if (!job) return DKV_ERR_INTERNAL;
-        dkv_sim_disk_run(disk, job);
-        dkv_store_job_done(store, job);
-    }
-}
-
 static int inspect_key(dkv_store *store, dkv_sim_disk *disk, dkv_slice key, size_t number,
                        dkv_sim_inspect each, void *user) {
     dkv_key_hash hash = dkv_hash_key(key);
@@ -36,7 +25,7 @@ static int inspect_key(dkv_store *store, dkv_sim_disk *disk, dkv_slice key, size
     }
     dkv_store_event event;
     do {
-        if (!err) err = next_event(store, disk, &event);
+        if (!err) err = dkv_sim_store_event(store, disk, &event);
         if (err) return err;
     } while (event.kind != DKV_STORE_READ || event.cookie != number + 1);
     each(user, number, event.err, event.err ? NULL : &event.record);

@@ -34,6 +34,10 @@ void dkv_sim_process_died(dkv_sim_node *sn) {
     dkv_sim_links_died(sn);
     dkv_sim_clients_died(sn);
     release_held(sn);
+    if (sn->world->options.durability == DKV_DURABILITY_MEMORY) {
+        dkv_sim_disk_wipe(sn->disk);
+        sn->damaged_at = sn->wiped_at = sn->world->now;
+    }
 }
 
 bool dkv_world_is_running(const dkv_world *world, uint16_t node) {
@@ -62,6 +66,8 @@ void dkv_world_power_cut(dkv_world *world, uint16_t node) {
     sn->machine_on = false;
     dkv_sim_process_died(sn);
     dkv_sim_disk_power_cut(sn->disk);
+    sn->boots++;
+    if (world->options.durability == DKV_DURABILITY_INTERVAL) sn->damaged_at = world->now;
 }
 
 dkv_store_options dkv_sim_store_options(const dkv_sim_node *sn, uint64_t new_store_id) {
@@ -70,11 +76,52 @@ dkv_store_options dkv_sim_store_options(const dkv_sim_node *sn, uint64_t new_sto
                                .node_id = world->map->members[sn->index].id,
                                .new_store_id = new_store_id,
                                .segment_bytes = world->options.segment_bytes,
-                               .unsynced_max_bytes = world->options.unsynced_max_bytes};
+                               .unsynced_max_bytes = world->options.unsynced_max_bytes,
+                               .durability = world->options.durability,
+                               .interval_ms = world->options.interval_ms,
+                               .boot_id = sn->boots + 1};
+}
+
+int dkv_sim_store_event(dkv_store *store, dkv_sim_disk *disk, dkv_store_event *event) {
+    for (;;) {
+        if (dkv_store_next_event(store, event)) return DKV_OK;
+        dkv_disk_job *job = dkv_store_next_job(store);
+        if (!job) return DKV_ERR_INTERNAL;
+        dkv_sim_disk_run(disk, job);
+        dkv_store_job_done(store, job);
+    }
+}
+
+/* The id of a node's first store, where others have to know it before it is there. */
+static uint64_t first_store_id(const dkv_world *world, uint16_t node) {
+    dkv_rand rand = {world->options.seed + node};
+    return dkv_rand_next(&rand) | 1;
+}
+
+/* Makes a new store what it had become if its node had met all the others. */
+static int acquaint(dkv_sim_node *sn, dkv_store *store) {
+    const dkv_world *world = sn->world;
+    dkv_trust trust;
+    dkv_buf facts = {0};
+    dkv_store_event event;
+    int err = dkv_trust_init(&trust, world->map, sn->index, dkv_store_id(store), (dkv_slice){0});
+    if (err) return err;
+    for (uint16_t i = 0; i < world->n_nodes; i++) trust.remembered[i] = first_store_id(world, i);
+    trust.is_new = false;
+    trust.in_sync = true;
+    err = dkv_trust_encode(&trust, &facts);
+    if (!err) err = dkv_store_set_facts(store, dkv_buf_slice(&facts), 0);
+    if (!err) err = dkv_sim_store_event(store, sn->disk, &event);
+    dkv_buf_free(&facts);
+    dkv_trust_free(&trust);
+    return err;
 }
 
 int dkv_sim_open_store(dkv_sim_node *sn, dkv_store **out) {
-    dkv_store_options options = dkv_sim_store_options(sn, dkv_rand_next(&sn->world->rand) | 1);
+    bool is_known = sn->world->options.acquainted && sn->life == 0;
+    uint64_t new_id =
+        is_known ? first_store_id(sn->world, sn->index) : dkv_rand_next(&sn->world->rand) | 1;
+    dkv_store_options options = dkv_sim_store_options(sn, new_id);
     dkv_store_report report = {0};
     int err = dkv_store_open(&options, dkv_sim_disk_run, sn->disk, out, &report);
     if (err) {
@@ -98,7 +145,11 @@ int dkv_world_start(dkv_world *world, uint16_t node) {
     sn->machine_on = true;
     dkv_store *store = NULL;
     int err = dkv_sim_open_store(sn, &store);
-    if (err) return err;
+    if (!err && world->options.acquainted && sn->life == 0) err = acquaint(sn, store);
+    if (err) {
+        dkv_store_del(store);
+        return err;
+    }
     dkv_node_options options = {.ring = world->ring,
                                 .id = world->map->members[node].id,
                                 .store = store,

@@ -60,9 +60,10 @@ typedef struct dkv_sim_node {
     dkv_sim_disk *disk;
     bool machine_on;
     bool paused;
-    bool doomed;   /* asked to be stopped in this step */
-    bool stopping; /* takes no more requests */
-    uint32_t life; /* number of process starts */
+    bool doomed;    /* asked to be stopped in this step */
+    bool stopping;  /* takes no more requests */
+    uint32_t life;  /* number of process starts */
+    uint32_t boots; /* of the machine, but for the first */
     uint32_t fatals;
     int64_t origin_ns; /* this process's monotonic clock is the world's plus this */
     int64_t skew_ms;
@@ -150,6 +151,9 @@ void dkv_sim_process_died(dkv_sim_node *sn);
 
 /* How to open the store of a node. */
 dkv_store_options dkv_sim_store_options(const dkv_sim_node *sn, uint64_t new_store_id);
+
+/* Runs the jobs of a store until it has something to say. INTERNAL if it has not. */
+int dkv_sim_store_event(dkv_store *store, dkv_sim_disk *disk, dkv_store_event *event);
 
 /* Opens the store of a node whose process does not run. *out is owned by the caller. */
 int dkv_sim_open_store(dkv_sim_node *sn, dkv_store **out);

@@ -232,6 +232,7 @@ static void set_defaults(dkv_world_options *options) {
     if (!options->disk_max_us) options->disk_max_us = 400;
     if (!options->loop_max_us) options->loop_max_us = 20;
     if (!options->hedge_ms) options->hedge_ms = 40;
+    if (!options->interval_ms) options->interval_ms = 100;
 }
 
 int dkv_world_new(const dkv_world_options *options, dkv_world **out) {

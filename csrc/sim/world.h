@@ -44,6 +44,10 @@ typedef struct dkv_world_options {
     uint32_t hedge_ms;          /* a client's patience with one node when reading; 0 = 40 */
     uint32_t segment_bytes;     /* see dkv_store_options, likewise ... */
     uint64_t unsynced_max_bytes;
+    dkv_durability durability;
+    uint32_t interval_ms; /* 0 = 100 */
+    bool acquainted; /* the nodes know each other's stores, which are in sync, as in a cluster that
+                        has run for a while; otherwise all of them have to meet first */
     bool keep_trace; /* keep the entries of the trace, not only its hash */
 } dkv_world_options;
 
@@ -181,8 +185,8 @@ void dkv_world_slow_disk(dkv_world *world, uint16_t node, uint32_t max_us, uint6
 void dkv_world_fail_syncs(dkv_world *world, uint16_t node, uint32_t count);
 void dkv_world_fail_reads(dkv_world *world, uint16_t node, uint32_t count);
 
-/* When the disk last lost something without the node's doing (wiped, flipped,
- * a file lost), −1 if never. */
+/* When the disk last lost something without the node's doing, −1 if never: wiped, flipped, a file
+ * lost, the machine without power in INTERVAL, the process dead in MEMORY. */
 int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node);
 
 /* When the disk was last wiped, −1 if never. */

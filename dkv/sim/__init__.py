@@ -24,6 +24,7 @@ from the seed N, and then checks that everything was kept that dkv promises.
 from dkv.sim.campaign import FAULTS, Campaign, Violation, campaign
 from dkv.sim.records import (
     Difference,
+    Durability,
     Held,
     Kind,
     Latency,
@@ -39,6 +40,7 @@ __all__ = [
     "FAULTS",
     "Campaign",
     "Difference",
+    "Durability",
     "Held",
     "Kind",
     "Latency",

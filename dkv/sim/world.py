@@ -11,6 +11,7 @@ from dkv.results import GetResult, PutResult
 from dkv.ring import Key, Member, Nodes, Ring, _fields_of
 from dkv.sim.records import (
     Difference,
+    Durability,
     Held,
     Kind,
     Latency,
@@ -32,6 +33,7 @@ _KIND_NAMES: dict[int, Kind] = {number: name for name, number in _KINDS.items()}
 _LEVELS = {None: 0, "one": 1, "quorum": 2, "all": 3}
 _LEVEL_NAMES = {0: "default", 1: "one", 2: "quorum", 3: "all"}
 _OUTCOMES: dict[int, Outcome | None] = {0: None, 1: "applied", 2: "not applied", 3: "unknown"}
+_DURABILITIES: dict[Durability, int] = {"always": 0, "interval": 1, "memory": 2}
 _ANY_NODE = -1
 SEED_MAX = 2**64 - 1
 
@@ -46,7 +48,12 @@ class World:
     takes up to `disk` seconds. The network is like TCP unless batches of messages are to be lost,
     repeated or to overtake each other: `drop`, `duplicate` and `reorder` are the probabilities of
     that, `break_` is that of a link to break. `segment_bytes` is the size of a file of the log
-    (0: as real nodes have it). Without `trace` only its hash is kept, which saves time and memory.
+    (0: as real nodes have it), `durability` when a write is confirmed: after a sync, after it was
+    written (and synced within `interval` seconds), or at once, in memory.
+
+    Nodes that are `acquainted` start as those of a cluster that has run for a while; others have to
+    meet first, all of them, which takes long for many. Without `trace` only its hash is kept, which
+    saves time and memory.
 
     >>> world = World(3, seed=1)
     >>> world.partition({"n1"}, {"n2", "n3"})
@@ -74,6 +81,9 @@ nothing was written
         duplicate: float = 0.0,
         reorder: float = 0.0,
         segment_bytes: int = 0,
+        durability: Durability = "always",
+        interval: float = 0.1,
+        acquainted: bool = False,
         trace: bool = True,
     ) -> None:
         named = [f"n{i + 1}" for i in range(nodes)] if isinstance(nodes, int) else nodes
@@ -95,6 +105,8 @@ nothing was written
             net,
             disk_us,
             segment_bytes,
+            (_DURABILITIES[durability], max(1, round(interval * 1000))),
+            acquainted,
             trace,
         )
         self._set_up(seed)

@@ -9,7 +9,7 @@ import pytest
 
 from dkv import errors
 from dkv.client import Level
-from dkv.sim import Difference, Held, Kind, Latency, LogNormal, World
+from dkv.sim import Difference, Durability, Held, Kind, Latency, LogNormal, World
 
 KEY = "key"
 
@@ -179,6 +179,32 @@ def test_operations_under_way_at_once_do_not_disturb_each_other() -> None:
     numbers = [world.submit("put", f"key {i}", bytes([i])) for i in range(200)]
     assert all(world.wait(number).error is None for number in numbers)
     assert [world.get(f"key {i}") for i in range(200)] == [bytes([i]) for i in range(200)]
+
+
+def test_acquainted_nodes_need_not_meet() -> None:
+    """They are in sync from the start, while others ask all the rest first."""
+    for acquainted in (True, False):
+        world = World(20, acquainted=acquainted)
+        if acquainted:
+            with pytest.raises(errors.NotFoundError):
+                world.get(KEY)
+            assert len(world.trace.filter("connect")) < 5
+        world.put(KEY, b"value")
+        world.run(seconds=10)
+        assert (len(world.trace.filter("connect")) < 20) == acquainted
+
+
+def test_a_thousand_nodes_serve() -> None:
+    world = World(1000, acquainted=True, trace=False)
+    for i in range(100):
+        world.put(f"key {i}", b"value")
+    victim = world.ring.owner("key 0")
+    world.crash(victim)
+    assert all(world.get(f"key {i}") == b"value" for i in range(100))
+    world.start(victim)
+    world.run(seconds=5)
+    assert world.put("key 0", b"new").replicas[0] == victim
+    assert world.converged()
 
 
 # ---- crashes ----
@@ -476,6 +502,24 @@ def test_a_killed_process_loses_nothing_that_it_wrote_and_a_machine_may() -> Non
             world.start("n1")
             lost[kill] += not holders(world)
     assert lost[World.crash] == 0 < lost[World.power_cut] < 20
+
+
+def test_each_durability_keeps_what_it_says() -> None:
+    """One node, one confirmed write: what is there after the process, or the machine, has died."""
+    kept: dict[tuple[Durability, str], int] = {}
+    durabilities: tuple[Durability, ...] = ("always", "interval", "memory")
+    for durability in durabilities:
+        for seed in range(20):
+            for kill in (World.crash, World.power_cut):
+                world = World(1, replication=1, seed=seed, durability=durability, interval=10)
+                world.put(KEY, b"value")
+                kill(world, "n1")
+                world.start("n1")
+                name = (durability, kill.__name__)
+                kept[name] = kept.get(name, 0) + len(holders(world))
+    assert kept["always", "crash"] == kept["always", "power_cut"] == kept["interval", "crash"] == 20
+    assert 0 < kept["interval", "power_cut"] < 20
+    assert kept["memory", "crash"] == kept["memory", "power_cut"] == 0
 
 
 def test_a_node_stops_when_its_disk_fails_to_sync() -> None:
