@@ -1,7 +1,7 @@
 # Builds everything that is C: libraries, the node executable, the Python extensions, C tests.
 #
 #   make -f csrc/build.mk [targets] [OUT=build/release] [CC=gcc] [SAN=address,undefined]
-#                         [PLANT=CONFIRM_BEFORE_SYNC] [PYTHON=python3] [WERROR=1]
+#                         [PLANT=1] [PYTHON=python3] [WERROR=1]
 #
 # Targets: all (node + extensions), node, ext, ctests, lib, loads (for `make bench`), fuzz (with
 # CC=clang SAN=address,undefined,fuzzer-no-link). setup.py calls this file, so there is one
@@ -22,7 +22,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion $(if $(WERROR),-Werror)
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(OPT) -fPIC -fvisibility=hidden -fno-strict-aliasing \
     -MMD -MP -Icsrc -I$(OUT)/gen $(WARNINGS) \
     $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \
-    $(foreach p,$(PLANT),-DDKV_PLANT_$(p)) $(CFLAGS)
+    $(if $(PLANT),-DDKV_PLANTS) $(CFLAGS)
 LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 
 CORE_DIRS := base ring model store wire member replica node sim

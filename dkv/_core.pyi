@@ -32,6 +32,7 @@ _Result = tuple[
 _Operation = tuple[int, int, int, bytes, bytes, int, int, int, _Result]
 
 def fault_names() -> tuple[str, ...]: ...
+def plant(name: str | None, /) -> None: ...
 
 @final
 class World:

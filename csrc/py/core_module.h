@@ -18,7 +18,7 @@ dkv_core_state *dkv_core_state_of(PyObject *self);
 /* core_ring.c: the type Ring and the function position. 0, or -1 with an exception set. */
 int dkv_core_ring_exec(PyObject *module);
 
-/* core_sim.c: the type World and the function fault_names. Likewise. */
+/* core_sim.c: the type World and the functions fault_names and plant. Likewise. */
 int dkv_core_sim_exec(PyObject *module);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/plant.h"
 #include "py/args.h"
 #include "sim/campaign.h"
 
@@ -569,6 +570,15 @@ static PyObject *fault_names(PyObject *module, PyObject *unused) {
     return tuple;
 }
 
+static PyObject *plant(PyObject *module, PyObject *name_object) {
+    const char *name = NULL;
+    if (name_object != Py_None && !(name = PyUnicode_AsUTF8AndSize(name_object, NULL))) return NULL;
+    int err = dkv_plant_choose(name);
+    if (!err) return Py_NewRef(Py_None);
+    const dkv_core_state *state = PyModule_GetState(module);
+    return dkv_py_raise_invalid(&state->errors, "no bug %s is planted in this build", name);
+}
+
 /* ---- the type ---- */
 
 static PyMethodDef world_methods[] = {
@@ -627,6 +637,8 @@ static PyType_Spec world_spec = {
 static PyMethodDef sim_functions[] = {
     {"fault_names", fault_names, METH_NOARGS,
      "fault_names()\n--\n\nThe kinds of faults of a campaign; bit i of `faults` is the i-th."},
+    {"plant", plant, METH_O,
+     "plant(name, /)\n--\n\nCommits a planted bug, in a build with PLANT=1; None: no bug."},
     {0},
 };
 

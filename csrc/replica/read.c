@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/err.h"
+#include "base/plant.h"
 #include "replica/internal.h"
 
 #define PENDING (DKV_SET(ASKED) | DKV_SET(WAITING))
@@ -85,9 +86,7 @@ static void note_absence(read_request *q, unsigned i, bool in_sync) {
 static bool note_record(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i,
                         const dkv_record *record, bool in_sync) {
     int newer = q->found ? dkv_version_cmp(record->version, q->version) : 1;
-#ifdef DKV_PLANT_BELIEVE_OLDER
-    if (q->found) newer = -newer;
-#endif
+    if (DKV_PLANTED(BELIEVE_OLDER) && q->found) newer = -newer;
     dkv_clock_observe(&replica->clock, at->wall_ms, record->version.hlc);
     q->in_sync_heard |= in_sync;
     if (newer > 0) {

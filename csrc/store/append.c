@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/plant.h"
 
 /* ---- chunks ---- */
 
@@ -221,11 +222,8 @@ static uint64_t written_position(const dkv_append *append) {
 
 /* Log position up to which everything is confirmed. */
 static uint64_t confirmed_position(const dkv_append *append) {
-#ifdef DKV_PLANT_CONFIRM_BEFORE_SYNC
-    return written_position(append);
-#else
-    return append->interval_ns ? written_position(append) : append->durable;
-#endif
+    bool before_sync = append->interval_ns || DKV_PLANTED(CONFIRM_BEFORE_SYNC);
+    return before_sync ? written_position(append) : append->durable;
 }
 
 uint64_t dkv_append_unconfirmed(const dkv_append *append) {

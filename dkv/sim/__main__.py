@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import click
 
+from dkv import _core
+from dkv.errors import InvalidArgumentError
 from dkv.sim import bench
 from dkv.sim.campaign import FAULTS, campaign, describe, run_many
 from dkv.sim.world import SEED_MAX
@@ -37,6 +39,7 @@ def run_one(seed: int, faults: Sequence[str], heal: bool, trace: bool) -> bool:
 @click.option("--heal", is_flag=True, help="All replicas have to become identical.")
 @click.option("--jobs", type=click.IntRange(1), help="Campaigns at a time [default: one a core].")
 @click.option("--trace", is_flag=True, help="Print everything that happens.")
+@click.option("--plant", metavar="NAME", help="Commit this bug; in builds with PLANT=1.")
 @click.option("--bench", "only_bench", is_flag=True, help="Measure the simulator instead.")
 def main(
     seed: int,
@@ -46,6 +49,7 @@ def main(
     heal: bool,
     jobs: int | None,
     trace: bool,
+    plant: str | None,
     only_bench: bool,
 ) -> None:
     """Run campaigns: random clusters, work and faults, checked for what dkv promises.
@@ -57,9 +61,14 @@ def main(
         for speed in bench.measure():
             click.echo(speed)
         return
+    try:
+        _core.plant(plant)
+    except InvalidArgumentError as error:
+        raise click.UsageError(str(error)) from error
     chosen: Sequence[str] = () if no_faults else faults or FAULTS
     options = [f"--fault={fault}" for fault in faults]
     options += ["--no-faults"] * no_faults + ["--heal"] * heal
+    options += [f"--plant={plant}"] if plant else []
     if seeds == 1:
         kept = run_one(seed, chosen, heal, trace)
     else:

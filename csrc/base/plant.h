@@ -1,0 +1,30 @@
+/* Bugs planted on purpose, to show that the simulator finds them. A build with PLANT=1 has them all
+ * and commits the one that is chosen. In every other build DKV_PLANTED is 0, and nothing is left of
+ * what depends on it. */
+#ifndef DKV_BASE_PLANT_H
+#define DKV_BASE_PLANT_H
+
+/* X(NAME): what the bug does. */
+#define DKV_PLANT_MAP(X)   \
+    X(CONFIRM_BEFORE_SYNC) \
+    X(BELIEVE_OLDER)
+
+typedef enum dkv_plant {
+    DKV_PLANT_NONE,
+#define DKV_PLANT_ENUM(name) DKV_PLANT_##name,
+    DKV_PLANT_MAP(DKV_PLANT_ENUM)
+#undef DKV_PLANT_ENUM
+} dkv_plant;
+
+#ifdef DKV_PLANTS
+extern dkv_plant dkv_plant_chosen;
+#define DKV_PLANTED(name) (dkv_plant_chosen == DKV_PLANT_##name)
+#else
+#define DKV_PLANTED(name) 0
+#endif
+
+/* Chooses a bug for the whole process, NULL for none. INVALID for an unknown name, and in builds
+ * without planted bugs. */
+int dkv_plant_choose(const char *name);
+
+#endif
