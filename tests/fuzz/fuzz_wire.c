@@ -43,6 +43,7 @@ static void check_hello(const dkv_hello *hello) {
     FUZZ_CHECK(hello->cluster.len >= 1 && hello->cluster.len <= DKV_NAME_MAX);
     FUZZ_CHECK(hello->node_id.len >= 1 && hello->node_id.len <= DKV_NAME_MAX);
     check_err(hello->err);
+    check_err(hello->state);
 }
 
 static void check_message(const dkv_message *message) {
@@ -198,7 +199,8 @@ static void begin(uint8_t format) {
 }
 
 static void seed_messages(void) {
-    dkv_record record = {dkv_slice_of("key"), dkv_slice_of("value"), {77, 5}, DKV_KIND_VALUE};
+    dkv_record record = {
+        .key = dkv_slice_of("key"), .value = dkv_slice_of("value"), .version = {77, 5}};
     dkv_hello hello = {
         .cluster = dkv_slice_of("c"),
         .node_id = dkv_slice_of("n1"),
@@ -218,11 +220,11 @@ static void seed_messages(void) {
         {.kind = DKV_MSG_HELLO, .hello = hello},
         {.kind = DKV_MSG_HELLO_REPLY, .hello = hello},
         {.kind = DKV_MSG_PING, .id = 1},
-        {.kind = DKV_MSG_PONG, .id = 1, .pong = {123456, DKV_ERR_BUSY}},
+        {.kind = DKV_MSG_PONG, .id = 1, .pong = {.wall_ms = 123456, .state = DKV_ERR_BUSY}},
         {.kind = DKV_MSG_APPLY, .id = 2, .apply = record},
-        {.kind = DKV_MSG_APPLY_REPLY, .id = 2, .apply_reply = {DKV_ERR_NO_SPACE, 0}},
+        {.kind = DKV_MSG_APPLY_REPLY, .id = 2, .apply_reply.err = DKV_ERR_NO_SPACE},
         {.kind = DKV_MSG_FETCH, .id = 3, .fetch = record.key},
-        {.kind = DKV_MSG_FETCH_REPLY, .id = 3, .fetch_reply = {.err = DKV_ERR_NOT_FOUND}},
+        {.kind = DKV_MSG_FETCH_REPLY, .id = 3, .fetch_reply.err = DKV_ERR_NOT_FOUND},
         {.kind = DKV_MSG_FORWARD, .id = 4, .forward = put},
         {.kind = DKV_MSG_FORWARD_REPLY, .id = 4, .forward_reply = reply},
     };
@@ -254,7 +256,8 @@ static void seed_requests(void) {
 }
 
 static void seed_replies(void) {
-    dkv_reply reply = {.version = {3, 4}, .holding = {2, {dkv_slice_of("n1"), dkv_slice_of("n2")}}};
+    dkv_slice name = dkv_slice_of("n1");
+    dkv_reply reply = {.version = {3, 4}, .holding = {5, {name, name, name, name, name}}};
     dkv_reply failed = {.err = DKV_ERR_UNAVAILABLE,
                         .outcome = DKV_OUTCOME_UNKNOWN,
                         .missing = {1, {dkv_slice_of("n3")}},
