@@ -17,11 +17,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if config.option.c_build is None:
-        config.option.c_build = ["gcc", "asan"]
-
-
 @pytest.fixture(scope="module")
 def cluster3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dkv.Cluster]:
     """Three nodes, three copies; their logs stay in pytest's temporary directory."""

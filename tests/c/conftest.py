@@ -1,7 +1,8 @@
 """Shows each test of the C executables (tests/c/test_*.c) as a pytest item.
 
 An item runs `test_x NAME` in one of the builds of support.C_BUILDS, by default the strict gcc build
-and the one under clang's address and undefined-behaviour sanitizers.
+and the one under clang's address and undefined-behaviour sanitizers; where threads meet, under the
+thread sanitizer too.
 """
 
 import re
@@ -14,6 +15,7 @@ import pytest
 import support
 
 TIMEOUT_S = 300
+THREADED = {"test_bench", "test_client", "test_host", "test_rpc", "test_rpc_peers"}
 
 
 class CTestError(Exception):
@@ -29,7 +31,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 class CFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         names = re.findall(r"CHECK_TEST\((\w+)\)", self.path.read_text())
-        for build in self.config.getoption("c_build"):
+        by_default = ["gcc", "asan", *(["tsan"] if self.path.stem in THREADED else [])]
+        for build in self.config.getoption("c_build") or by_default:
             for name in names:
                 yield CItem.from_parent(self, name=f"{name}[{build}]", build=build, test=name)
 
@@ -41,7 +44,9 @@ class CItem(pytest.Item):
         self.test = test
 
     def runtest(self) -> None:
-        program = support.make(self.build, "ctests") / "ctests" / self.path.stem
+        alone = f"build/{self.build}/ctests/{self.path.stem}"  # few are needed of this build
+        target = alone if self.build == "tsan" else "ctests"
+        program = support.make(self.build, target) / "ctests" / self.path.stem
         done = subprocess.run(
             [program.relative_to(support.ROOT), self.test],
             cwd=support.ROOT,

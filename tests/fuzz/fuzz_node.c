@@ -319,6 +319,8 @@ static dkv_hello hello_of(uint16_t peer, dkv_slice *in) {
         .node_id = dkv_slice_of(map->members[shape == 2 ? 0 : peer].id),
         .epoch = shape == 3 ? 2 : map->epoch,
         .map_digest = dkv_cluster_map_digest(map) + (shape == 4),
+        .replication = map->replication,
+        .n_members = map->n_members,
         .store_id = 1000u + peer + (shape & 64),
         .remembers = shape & 32 ? fuzz_byte(in) : dkv_store_id(dkv_node_store(node)),
         .in_sync = !(shape & 16),
