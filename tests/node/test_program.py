@@ -1,6 +1,5 @@
 """The program dkv-node as an operator meets it: options, configuration, start, stop, status."""
 
-import contextlib
 import re
 import signal
 import socket
@@ -31,19 +30,9 @@ def run(*arguments):
     )
 
 
-@contextlib.contextmanager
-def free_port():
-    """A port that nobody else is given: bound, but not listening."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
-
-
 @pytest.fixture
-def port():
-    with free_port() as number:
-        yield number
+def port(ports):
+    return ports[0]
 
 
 @pytest.fixture
@@ -110,6 +99,7 @@ def test_version_and_help_go_to_standard_output():
         (["--nonsense"], "--nonsense"),
         (["--config", "x", "y"], "what is this for: y"),
         (["--config", "x", "--log-level", "loud"], 'error, warn, info or debug, not "loud"'),
+        (["--config", "x", "--log-format", "xml"], 'text or json, not "xml"'),
     ],
 )
 def test_wrong_options_are_status_2(arguments, words):
@@ -158,6 +148,23 @@ BAD = [
     ("attempt_ms: 30", "attempt: 30", 8, "attempt", "allowed are attempt_ms"),
     ("timing: {", "timing: {]", 8, "YAML", ""),
     ("cluster: demo", "cluster: demo: x", 1, "YAML", ""),
+    ("data: n1", "data: n1\nlisten: here", 5, "listen", '"host:port"'),
+    ("data: n1", "data: n1\nlisten: 127.0.0.1:0", 5, "listen", "from 1 to 65535"),
+    ("data: n1", "data: n1\ndurability: often", 5, "durability", "always, memory or {interval:"),
+    ("data: n1", "data: n1\ndurability: [memory]", 5, "durability", "single value"),
+    ("data: n1", "data: n1\ndurability: {interval: 0}", 5, "interval", "from 1 to 60000"),
+    ("data: n1", "data: n1\ndurability: {every: 5}", 5, "every", "allowed are interval"),
+    ("data: n1", "data: n1\ndurability: {}", 5, "durability", "interval is missing"),
+    ("data: n1", "data: n1\nlimits: 5", 5, "limits", "key: value"),
+    ("data: n1", "data: n1\nlimits: {memory: 5}", 5, "memory", "allowed are requests, request_m"),
+    ("data: n1", "data: n1\nlimits: {requests: 15}", 5, "requests", "from 16 to 65536"),
+    ("data: n1", "data: n1\nlimits: {requests: 65537}", 5, "requests", "from 16 to 65536"),
+    ("data: n1", "data: n1\nlimits: {segment: 64 MB}", 5, "segment", "B, KiB, MiB or GiB"),
+    ("data: n1", "data: n1\nlimits: {segment: 1}", 5, "segment", "from 4 MiB to 1024 MiB"),
+    ("data: n1", "data: n1\nlimits: {segment: 2 GiB}", 5, "segment", "from 4 MiB to 1024 MiB"),
+    ("data: n1", "data: n1\nlimits: {request_memory: 7 MiB}", 5, "request_memory", "from 8 MiB"),
+    ("data: n1", "data: n1\nlimits: {receive_memory: ''}", 5, "receive_memory", "from 32 MiB"),
+    ("data: n1", "data: n1\nlimits: {write_memory: 99 TiB}", 5, "write_memory", "from 8 MiB"),
 ]
 
 
@@ -241,11 +248,10 @@ def test_the_log_level_hides_what_matters_less(config, port):
     process.stderr.close()
 
 
-def test_a_directory_in_use_is_status_3(start, config, tmp_path):
+def test_a_directory_in_use_is_status_3(start, config, tmp_path, ports):
     start("--config", config)
-    with free_port() as other:
-        config.write_text(GOOD % {"port": other})
-        done = run("--config", config)
+    config.write_text(GOOD % {"port": ports[1]})
+    done = run("--config", config)
     assert done.returncode == 3
     assert str(tmp_path / "n1") in done.stderr and "another process" in done.stderr
 
