@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar, overload
 
 from dkv import _net
+from dkv._timeout import milliseconds
 from dkv.errors import Error, InvalidArgumentError, NotFoundError, UnavailableError
 from dkv.errors import TimeoutError as DkvTimeoutError
 from dkv.results import GetResult, NodeStatus, PutResult
@@ -32,8 +33,6 @@ Items = (
 
 Level = Literal["one", "quorum", "all"]
 """How many of a key's N replicas must answer: one, more than half, or all."""
-
-TIMEOUT_MAX_S = 60.0
 
 _LEVELS = {"one": 1, "quorum": 2, "all": 3}
 _GET, _PUT, _DELETE = "get", "put", "delete"
@@ -83,7 +82,7 @@ class Client:
 
     def __init__(self, seeds: str | Iterable[str], *, timeout: float = 5.0) -> None:
         text = seeds if isinstance(seeds, str) else ",".join(seeds)
-        self._native = _net.Client(text, _milliseconds(timeout), 0)
+        self._native = _net.Client(text, milliseconds(timeout), 0)
         self._timeout = timeout
         self._ring: Ring | None = None
 
@@ -289,7 +288,7 @@ class Client:
 
     def status(self, *, timeout: float = 2.0) -> dict[str, NodeStatus | None]:
         """What each node says of itself; None for one that does not answer in `timeout` seconds."""
-        return {node: self._status_of(node, _milliseconds(timeout)) for node in self.nodes}
+        return {node: self._status_of(node, milliseconds(timeout)) for node in self.nodes}
 
     def _status_of(self, node: str, timeout_ms: int) -> NodeStatus | None:
         try:
@@ -315,23 +314,10 @@ class Client:
         self.close()
 
     def _ms(self, timeout: float | None) -> int:
-        return _milliseconds(self._timeout if timeout is None else timeout)
+        return milliseconds(self._timeout if timeout is None else timeout)
 
 
 # ---- arguments ----
-
-
-def _milliseconds(timeout: float) -> int:
-    try:
-        if 0.001 <= timeout <= TIMEOUT_MAX_S:
-            return round(timeout * 1000)
-    except TypeError:
-        raise TypeError(f"a timeout must be a number of seconds, not {timeout!r}") from None
-    # A whole number may have more digits than Python is willing to print.
-    shown = repr(timeout) if not timeout > 1e300 else "a number beyond all bounds"
-    raise InvalidArgumentError(
-        f"a timeout must be 0.001 to {TIMEOUT_MAX_S:.0f} seconds, not {shown}"
-    )
 
 
 def _level(level: Level) -> int:

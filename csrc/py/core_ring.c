@@ -381,16 +381,23 @@ static PyObject *ring_get_intervals(PyObject *object, void *closure) {
 }
 
 static PyMethodDef ring_methods[] = {
-    {"replicas", ring_replicas, METH_O, "The nodes of a key, owner first."},
-    {"list_at", ring_list_at, METH_O, "The nodes of a position, owner first."},
+    {"replicas", ring_replicas, METH_O,
+     "replicas($self, key, /)\n--\n\nThe nodes of a key, owner first."},
+    {"list_at", ring_list_at, METH_O,
+     "list_at($self, position, /)\n--\n\nThe nodes of a position, owner first."},
     {"locate", ring_locate, METH_VARARGS,
-     "Writes the indices of the first `places` nodes of each key of a sequence to a buffer."},
+     "locate($self, keys, places, out, /)\n--\n\nWrites the indices of the first `places` nodes of "
+     "each key of a sequence to a buffer."},
     {"locate_fields", ring_locate_fields, METH_VARARGS,
-     "The same for keys that stand in fields of `width` bytes, with NULs behind them."},
-    {"tokens", ring_tokens, METH_O, "The tokens of a node, ascending."},
+     "locate_fields($self, keys, width, places, out, /)\n--\n\nThe same for keys that stand in "
+     "fields of `width` bytes, with NULs behind them."},
+    {"tokens", ring_tokens, METH_O,
+     "tokens($self, node, /)\n--\n\nThe tokens of a node, ascending."},
     {"shares", ring_shares, METH_O,
-     "For each node, the fraction of the circle that has it among the first `places` nodes."},
-    {"diff", ring_diff, METH_O, "(after, upto, nodes before, nodes after) of each change."},
+     "shares($self, places, /)\n--\n\nFor each node, the fraction of the circle that has it among "
+     "the first `places` nodes."},
+    {"diff", ring_diff, METH_O,
+     "diff($self, other, /)\n--\n\n(after, upto, nodes before, nodes after) of each change."},
     {0},
 };
 
@@ -418,7 +425,7 @@ static PyType_Spec ring_spec = {
 };
 
 static PyMethodDef ring_functions[] = {
-    {"position", module_position, METH_O, "position(key)\n--\n\nThe position of a key."},
+    {"position", module_position, METH_O, "position(key, /)\n--\n\nThe position of a key."},
     {0},
 };
 

@@ -183,13 +183,17 @@ static PyObject *load_done(PyObject *object, PyObject *unused) {
 /* ---- the type ------------------------------------------------------------------------------- */
 
 static PyMethodDef load_methods[] = {
-    {"fill", load_fill, METH_VARARGS, "fill(wait_ms): goes on writing all keys; True: all are"},
-    {"run", load_run, METH_VARARGS, "run(wait_ms): lets the load run for so long"},
-    {"drain", load_drain, METH_VARARGS, "drain(wait_ms): starts nothing more; True: all ended"},
-    {"reset", load_reset, METH_NOARGS, "Forgets what has ended so far."},
-    {"done", load_done, METH_NOARGS, "How many operations have ended."},
+    {"fill", load_fill, METH_VARARGS,
+     "fill($self, wait_ms, /)\n--\n\nGoes on writing all keys; True: all are written."},
+    {"run", load_run, METH_VARARGS, "run($self, wait_ms, /)\n--\n\nLets the load run for so long."},
+    {"drain", load_drain, METH_VARARGS,
+     "drain($self, wait_ms, /)\n--\n\nStarts nothing more; True: all have ended."},
+    {"reset", load_reset, METH_NOARGS, "reset($self, /)\n--\n\nForgets what has ended so far."},
+    {"done", load_done, METH_NOARGS, "done($self, /)\n--\n\nHow many operations have ended."},
     {"result", load_result, METH_NOARGS,
-     "(done, wrong, errors by name, reads by nanoseconds, writes by nanoseconds)"},
+     "result($self, /)\n--\n\nReturns (done, wrong, errors by name, reads by nanoseconds, writes "
+     "by "
+     "nanoseconds)."},
     {0},
 };
 

@@ -198,8 +198,9 @@ static PyObject *node_get_running(PyObject *object, void *closure) {
 }
 
 static PyMethodDef node_methods[] = {
-    {"stop", node_stop, METH_NOARGS, "Stops the node in order; raises why it ended, if it failed."},
-    {"logs", node_logs, METH_NOARGS, "(level, text) of its latest lines."},
+    {"stop", node_stop, METH_NOARGS,
+     "stop($self, /)\n--\n\nStops the node in order; raises why it ended, if it failed."},
+    {"logs", node_logs, METH_NOARGS, "logs($self, /)\n--\n\n(level, text) of its latest lines."},
     {0},
 };
 

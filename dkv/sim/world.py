@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from dkv import _core
+from dkv._timeout import milliseconds
 from dkv.errors import TABLE, Error, InvalidArgumentError
 from dkv.results import GetResult, PutResult
 from dkv.ring import Key, Member, Nodes, Ring, _fields_of
@@ -178,7 +179,7 @@ nothing was written
         node = _ANY_NODE if via is None else self._of_node(via)
         seen = self._last_seen if kind != "get" else Version(0, 0)
         return self._native.submit(
-            client, node, _KINDS[kind], key, value, _LEVELS[level], round(timeout * 1000), *seen
+            client, node, _KINDS[kind], key, value, _LEVELS[level], milliseconds(timeout), *seen
         )
 
     def finish(self, number: int) -> None:
