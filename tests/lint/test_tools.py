@@ -57,18 +57,9 @@ def test_types_are_complete_and_right():
     check(sys.executable, "-m", "mypy")
 
 
-# Where stubtest takes the types of sources wrongly.
-NOT_WRONG = r"""
-dkv\.__main__  # importing it runs the command
-dkv\.\w+\.(Distribution|Kind|Level|Outcome)  # an alias of Literal is no Union at run time
-dkv\.\w+\.error  # of an except clause
-"""
-
-
-def test_the_stubs_of_the_extensions_describe_what_is_there(tmp_path):
-    allowed = tmp_path / "allowed"
-    allowed.write_text(NOT_WRONG)
-    check(sys.executable, "-m", "mypy.stubtest", "dkv", "--allowlist", allowed)
+def test_the_stubs_of_the_extensions_describe_what_is_there():
+    """The other modules hold their types themselves, which stubtest would compare with themselves."""
+    check(sys.executable, "-m", "mypy.stubtest", "dkv._core", "dkv._net")
 
 
 def test_debian_packages_are_listed_with_a_reason():
