@@ -58,7 +58,7 @@ def test_types_are_complete_and_right():
 
 
 def test_the_stubs_of_the_extensions_describe_what_is_there():
-    """The other modules hold their types themselves, which stubtest would compare with themselves."""
+    """The other modules hold their types themselves: they would be compared with themselves."""
     check(sys.executable, "-m", "mypy.stubtest", "dkv._core", "dkv._net")
 
 
