@@ -90,6 +90,7 @@ static void stop_in_order(dkv_host *host) {
     host->stopping = true;
     dkv_watches_finish(host);
     dkv_host_refresh_clock(host);
+    dkv_host_step(host, (dkv_event){.kind = DKV_EVENT_STOP});
     int64_t limit_ns = host->now_ns + dkv_ns_of_ms(STOP_MS);
     run_until(host, is_idle, limit_ns);
     dkv_links_end(host);

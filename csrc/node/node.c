@@ -224,6 +224,7 @@ void dkv_node_step(dkv_node *node, const dkv_event *event, const dkv_effects *ef
         node->jobs_out--;
         dkv_store_job_done(node->store, event->job);
         break;
+    case DKV_EVENT_STOP: dkv_replica_stop(node->replica, &at); break;
     }
     take_store_events(node, &at);
 }

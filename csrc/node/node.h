@@ -29,6 +29,7 @@ typedef enum dkv_event_kind {
     DKV_EVENT_LINK_CLOSED,   /* `link`, of either kind, is gone, or could not be opened */
     DKV_EVENT_MESSAGE,       /* `message` came in on `link` */
     DKV_EVENT_DISK_DONE,     /* `job` was performed */
+    DKV_EVENT_STOP,          /* the node is being stopped: writes that have not begun are refused */
 } dkv_event_kind;
 
 typedef struct dkv_event {

@@ -16,6 +16,7 @@ struct dkv_replica {
     dkv_timers timers;        /* of requests */
     struct request *requests; /* all requests, as a list in no particular order */
     uint64_t last_id;
+    size_t forwarded_bytes; /* keys and values of the requests that peers forwarded */
     bool ready;
     dkv_replica_counts counts;
 };
@@ -56,10 +57,11 @@ typedef struct request {
     dkv_level level;
     int64_t deadline_ns;
     dkv_key_hash hash;
-    dkv_slice key; /* stored behind the struct */
-    uint8_t n;     /* replicas */
-    uint8_t needs; /* answers that the level asks for */
-    int8_t mine;   /* this node's place in `list`, −1 if it has none */
+    dkv_slice key;          /* stored behind the struct */
+    size_t forwarded_bytes; /* its part of the replica's */
+    uint8_t n;              /* replicas */
+    uint8_t needs;          /* answers that the level asks for */
+    int8_t mine;            /* this node's place in `list`, −1 if it has none */
     uint16_t list[DKV_REPLICATION_MAX];
     uint8_t progress[DKV_REPLICATION_MAX]; /* in the order of `list` */
 } request;
@@ -111,6 +113,9 @@ dkv_node_names dkv_replica_names(const dkv_replica *replica, const request *r, u
 /* Writes "n1, n2" into text[0..size), "none" for an empty set. What has no room is counted. */
 void dkv_replica_list(char *text, size_t size, dkv_node_names names);
 
+/* Logs that two different records carry `version`, which must never be. */
+void dkv_replica_alarm(const dkv_moment *at, dkv_version version);
+
 #define DKV_SET(progress) (1u << (progress))
 #define DKV_SET_ALL 0xFFu
 
@@ -132,6 +137,7 @@ void dkv_write_answered(dkv_replica *replica, const dkv_moment *at, write_reques
 void dkv_write_peer_changed(dkv_replica *replica, const dkv_moment *at, write_request *w,
                             uint16_t peer);
 void dkv_write_timer(dkv_replica *replica, const dkv_moment *at, write_request *w);
+void dkv_write_stop(dkv_replica *replica, const dkv_moment *at, write_request *w);
 void dkv_write_del(write_request *w);
 
 /* ---- read.c ---- */

@@ -82,12 +82,23 @@ static void note_absence(read_request *q, unsigned i, bool in_sync) {
     q->in_sync_heard |= in_sync;
 }
 
+/* The same version must be the same write. */
+static bool contradicts(const read_request *q, const dkv_record *record) {
+    return record->kind != q->kind || !dkv_slice_eq(record->value, dkv_buf_slice(&q->value));
+}
+
 /* Takes in a record. Returns true if it ends the request, which is then gone. */
 static bool note_record(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i,
                         const dkv_record *record, bool in_sync) {
     int newer = q->found ? dkv_version_cmp(record->version, q->version) : 1;
     if (DKV_PLANTED(BELIEVE_OLDER) && q->found) newer = -newer;
     dkv_clock_observe(&replica->clock, at->wall_ms, record->version.hlc);
+    if (newer == 0 && contradicts(q, record)) {
+        dkv_replica_alarm(at, record->version);
+        reply_error(replica, at, q, DKV_ERR_DATA_LOSS,
+                    "two replicas hold different records of the same version");
+        return true;
+    }
     q->in_sync_heard |= in_sync;
     if (newer > 0) {
         for (unsigned j = 0; j < q->r.n; j++) {

@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,7 @@ void dkv_replica_forget(dkv_replica *replica, request *r) {
     *r->link = r->next;
     if (r->next) r->next->link = r->link;
     replica->counts.requests--;
+    replica->forwarded_bytes -= r->forwarded_bytes;
 }
 
 static void list_request(dkv_replica *replica, request *r) {
@@ -102,6 +104,16 @@ void dkv_replica_list(char *text, size_t size, dkv_node_names names) {
         snprintf(name, sizeof name, "%.*s", (int)names.ids[i].len, (const char *)names.ids[i].data);
         dkv_phrases_add(&list, name);
     }
+}
+
+void dkv_replica_alarm(const dkv_moment *at, dkv_version version) {
+    char line[DKV_DETAIL_MAX];
+    snprintf(line, sizeof line,
+             "two different records carry the version %" PRIu64 ".%016" PRIx64
+             ": a replica holds what was never written, or a node broke the rules; neither is "
+             "preferred, please compare the replicas",
+             version.hlc, version.origin);
+    dkv_notice_say(at, DKV_LOG_ERROR, "records_contradict", line);
 }
 
 static void count_reply(dkv_replica *replica, dkv_op op, int err) {
@@ -181,7 +193,14 @@ static void begin(dkv_replica *replica, const dkv_moment *at, reply_to to,
                "too many requests under way in this node");
         return;
     }
+    size_t forwarded_bytes = to.link ? asked->key.len + asked->value.len : 0;
+    if (replica->forwarded_bytes + forwarded_bytes > DKV_FORWARDED_BYTES_MAX) {
+        refuse(replica, at, to, asked->op, DKV_ERR_BUSY,
+               "too many forwarded bytes under way in this node");
+        return;
+    }
     request *r = request_new(replica, at, to, asked);
+    if (r) replica->forwarded_bytes += r->forwarded_bytes = forwarded_bytes;
     if (!r) {
         refuse(replica, at, to, asked->op, DKV_ERR_NO_MEMORY, "the node is out of memory");
     } else if (to.link && r->mine < 0) { /* forwarded once is enough: our maps differ */
@@ -258,6 +277,13 @@ void dkv_replica_ready(dkv_replica *replica, const dkv_moment *at) {
         if (r->task.kind == TASK_WRITE && !((write_request *)r)->sent) {
             dkv_write_begin(replica, at, (write_request *)r);
         }
+    }
+}
+
+void dkv_replica_stop(dkv_replica *replica, const dkv_moment *at) {
+    for (request *r = replica->requests, *next; r; r = next) {
+        next = r->next;
+        if (r->task.kind == TASK_WRITE) dkv_write_stop(replica, at, (write_request *)r);
     }
 }
 

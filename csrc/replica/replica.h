@@ -17,8 +17,9 @@
 #include "ring/ring.h"
 #include "store/store.h"
 
-#define DKV_REQUESTS_MAX 65536u /* client requests under way in one node; more are BUSY */
-#define DKV_SERVES_MAX 262144u  /* peers' requests under way in one node; more are BUSY */
+#define DKV_REQUESTS_MAX 65536u           /* client requests under way in one node; more are BUSY */
+#define DKV_FORWARDED_BYTES_MAX 67108864u /* of keys and values that peers forwarded; then BUSY */
+#define DKV_SERVES_MAX 262144u            /* peers' requests under way in one node; more are BUSY */
 
 /* Store cookies from here on are not the replica's. */
 #define DKV_REPLICA_COOKIE_END (UINT64_C(1) << 63)
@@ -44,6 +45,9 @@ void dkv_replica_del(dkv_replica *replica);
 /* This start of the node is durably counted and its store is known to others: versions may be
  * issued. */
 void dkv_replica_ready(dkv_replica *replica, const dkv_moment *at);
+
+/* The node is being stopped: writes that have not begun are refused. */
+void dkv_replica_stop(dkv_replica *replica, const dkv_moment *at);
 
 /* A client's request; answered through effects->reply with `handle`, exactly once. */
 void dkv_replica_request(dkv_replica *replica, const dkv_moment *at, uint64_t handle,

@@ -62,6 +62,7 @@ void dkv_serve_apply(dkv_replica *replica, const dkv_moment *at, dkv_link link,
         s ? dkv_store_apply(replica->options.store, &message->apply, s->task.id) : DKV_ERR_BUSY;
     if (!err) return; /* answered when it is durable */
     if (s) serve_end(replica, s);
+    if (err == DKV_ERR_DATA_LOSS) dkv_replica_alarm(at, message->apply.version);
     reply_apply(replica, at, link, message->id, err);
 }
 

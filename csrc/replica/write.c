@@ -11,6 +11,8 @@
 #include "base/err.h"
 #include "replica/internal.h"
 
+#define OBSTACLES_TEXT 192u /* bytes of a list of replicas with their reasons */
+
 void dkv_write_del(write_request *w) {
     dkv_buf_free(&w->held);
     free(w);
@@ -47,26 +49,49 @@ static void refuse(dkv_replica *replica, const dkv_moment *at, write_request *w,
     reply_and_end(replica, at, w, err, DKV_OUTCOME_NOT_APPLIED, detail);
 }
 
-/* Too few replicas can take the write: says which level would do. */
+/* Why a replica cannot take the write. */
+static const char *obstacle(const dkv_replica *replica, const write_request *w, unsigned i) {
+    int err = DKV_OK;
+    if (dkv_replica_is_mine(&w->r, i)) {
+        err = dkv_store_admits(replica->options.store, w->r.key.len + w->value.len);
+    } else if (dkv_peers_reach(replica->options.peers, w->r.list[i]) == DKV_REACH_UP) {
+        err = dkv_peers_state(replica->options.peers, w->r.list[i]);
+    }
+    switch (err) {
+    case DKV_OK: return w->r.progress[i] == WAITING ? "still connecting" : "not reachable";
+    case DKV_ERR_NO_SPACE: return "disk full";
+    case DKV_ERR_BUSY: return "busy";
+    default: return dkv_err_sentence(err);
+    }
+}
+
+static void list_obstacles(const dkv_replica *replica, const write_request *w, unsigned stuck,
+                           char *text, size_t size) {
+    const dkv_cluster_map *map = dkv_ring_map(replica->options.ring);
+    dkv_phrases list;
+    dkv_phrases_init(&list, text, size, ", ");
+    for (unsigned i = 0; i < w->r.n; i++) {
+        if (!(stuck >> w->r.progress[i] & 1)) continue;
+        char phrase[DKV_NAME_MAX + 80];
+        snprintf(phrase, sizeof phrase, "%s (%s)", map->members[w->r.list[i]].id,
+                 obstacle(replica, w, i));
+        dkv_phrases_add(&list, phrase);
+    }
+}
+
+/* Too few replicas can take the write: says which cannot, why, and which level would do. */
 static void refuse_for_obstacles(dkv_replica *replica, const dkv_moment *at, write_request *w) {
     unsigned stuck = DKV_SET(FAILED) | DKV_SET(WAITING);
-    unsigned able = w->r.n - dkv_replica_count(&w->r, stuck);
-    char names[NAMES_TEXT], way_out[64] = "", detail[DKV_DETAIL_MAX];
-    dkv_replica_list(names, sizeof names, dkv_replica_names(replica, &w->r, stuck));
-    int err = w->failure ? w->failure : DKV_ERR_UNAVAILABLE;
-    unsigned quorum = w->r.n / 2 + 1;
-    if (w->r.needs > quorum && able >= quorum) {
-        snprintf(way_out, sizeof way_out, "; write=\"quorum\" needs %u and would succeed", quorum);
-    }
+    unsigned able = w->r.n - dkv_replica_count(&w->r, stuck), quorum = w->r.n / 2 + 1;
+    char obstacles[OBSTACLES_TEXT], detail[DKV_DETAIL_MAX];
+    list_obstacles(replica, w, stuck, obstacles, sizeof obstacles);
+    bool quorum_would_do = w->r.needs > quorum && able >= quorum;
     snprintf(detail, sizeof detail,
-             "%s needs %u of %u replicas, %u can take it; %s: %s; "
-             "nothing was written%s",
-             verb(w), w->r.needs, w->r.n, able,
-             err == DKV_ERR_UNAVAILABLE ? "not reachable"
-             : err == DKV_ERR_NO_SPACE  ? "disk full"
-                                        : "busy",
-             names, way_out);
-    refuse(replica, at, w, err, detail);
+             "%s needs %u of %u replicas, %u can take it; in the way: %s; nothing was written; %s",
+             verb(w), w->r.needs, w->r.n, able, obstacles,
+             quorum_would_do ? "at level quorum it would succeed"
+                             : "try again when more of them are back");
+    refuse(replica, at, w, w->failure ? w->failure : DKV_ERR_UNAVAILABLE, detail);
 }
 
 static void unknown(dkv_replica *replica, const dkv_moment *at, write_request *w, int err) {
@@ -275,6 +300,19 @@ static void relay(dkv_replica *replica, const dkv_moment *at, write_request *w,
     end(replica, w);
 }
 
+/* What a client is told of a replica's error: one that no replica answers to a write (NOT_FOUND,
+ * say) would be taken for something else. */
+static int failure_of(int err) {
+    switch (err) {
+    case DKV_ERR_BUSY:
+    case DKV_ERR_NO_SPACE:
+    case DKV_ERR_IO:
+    case DKV_ERR_NO_MEMORY:
+    case DKV_ERR_DATA_LOSS: return err;
+    default: return DKV_ERR_UNAVAILABLE;
+    }
+}
+
 void dkv_write_answered(dkv_replica *replica, const dkv_moment *at, write_request *w, uint16_t peer,
                         const dkv_message *message) {
     int i = dkv_replica_place(&w->r, peer);
@@ -283,7 +321,7 @@ void dkv_write_answered(dkv_replica *replica, const dkv_moment *at, write_reques
         relay(replica, at, w, &message->forward_reply);
     } else if (message->kind == DKV_MSG_APPLY_REPLY && !w->forwarded) {
         w->r.progress[i] = message->apply_reply.err ? FAILED : HAS;
-        if (message->apply_reply.err) w->failure = message->apply_reply.err;
+        if (message->apply_reply.err) w->failure = failure_of(message->apply_reply.err);
         settle(replica, at, w);
     }
 }
@@ -306,4 +344,9 @@ void dkv_write_timer(dkv_replica *replica, const dkv_moment *at, write_request *
     } else {
         attempt(replica, at, w);
     }
+}
+
+void dkv_write_stop(dkv_replica *replica, const dkv_moment *at, write_request *w) {
+    if (w->sent) return;
+    refuse(replica, at, w, DKV_ERR_UNAVAILABLE, "the node is stopping; nothing was written");
 }

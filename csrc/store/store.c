@@ -47,8 +47,9 @@ void dkv_store_lose(dkv_store *store, const dkv_index_entry *entry) {
     if (is_tombstone(entry->place)) store->tombstones--;
     store->damaged_records++;
     dkv_put_le64(token, entry->hash.token);
-    /* Without memory the event is not told; the count above still tells. */
-    dkv_buf_append(&store->damaged_tokens, (dkv_slice){token, sizeof token});
+    if (dkv_buf_append(&store->damaged_tokens, (dkv_slice){token, sizeof token})) {
+        store->damage_untold = true;
+    }
 }
 
 /* Appends `record` as the newest of its key. */
@@ -240,9 +241,15 @@ void dkv_store_job_done(dkv_store *store, dkv_disk_job *job) {
 }
 
 static bool next_damaged(dkv_store *store, dkv_store_event *out) {
-    if (store->damaged_tokens.len == 0) return false;
-    store->damaged_tokens.len -= 8;
-    uint64_t token = dkv_le64(store->damaged_tokens.data + store->damaged_tokens.len);
+    uint64_t token = 0;
+    if (store->damaged_tokens.len > 0) {
+        store->damaged_tokens.len -= 8;
+        token = dkv_le64(store->damaged_tokens.data + store->damaged_tokens.len);
+    } else if (store->damage_untold) {
+        store->damage_untold = false;
+    } else {
+        return false;
+    }
     *out = (dkv_store_event){.kind = DKV_STORE_DAMAGED, .err = DKV_ERR_DATA_LOSS, .cookie = token};
     return true;
 }

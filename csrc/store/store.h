@@ -156,7 +156,8 @@ typedef enum dkv_store_event_kind {
     DKV_STORE_DURABLE, /* the apply or set_facts of `cookie` is confirmed, or err says why not */
     DKV_STORE_READ,    /* the read of `cookie` ended */
     DKV_STORE_FAILED,  /* a SYNC failed: nothing more is promised, the process must exit */
-    DKV_STORE_DAMAGED, /* a record was lost to damage: `cookie` is the token of its key */
+    DKV_STORE_DAMAGED, /* a record was lost to damage: `cookie` is the token of its key, or 0 if
+                          memory was short */
 } dkv_store_event_kind;
 
 typedef struct dkv_store_event {

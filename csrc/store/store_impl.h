@@ -20,6 +20,7 @@ struct dkv_store {
     uint64_t tombstones;
     uint64_t damaged_records;
     dkv_buf damaged_tokens; /* 8 bytes each: to be told as DKV_STORE_DAMAGED, newest last */
+    bool damage_untold;     /* there was no memory to note a token there */
     bool failure_told;
 };
 

@@ -61,8 +61,9 @@ class World:
     >>> world.put("key", b"value", via="n1", timeout=2)
     Traceback (most recent call last):
         ...
-    dkv.errors.UnavailableError: put needs 3 of 3 replicas, 1 can take it; not reachable: n3, n2; \
-nothing was written
+    dkv.errors.UnavailableError: put needs 3 of 3 replicas, 1 can take it; in the way: \
+n3 (still connecting), n2 (not reachable); nothing was written; \
+try again when more of them are back
     >>> world.heal()
     >>> world.run(seconds=5)
     >>> world.put("key", b"value", via="n1").replicas

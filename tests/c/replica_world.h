@@ -76,6 +76,7 @@ static unsigned delivered[NODES_MAX][KINDS];    /* messages, by receiver */
 static answer answers[ANSWERS_MAX];
 static uint64_t n_asked;
 static char last_detail[DKV_DETAIL_MAX]; /* of the last answer */
+static char last_error[DKV_DETAIL_MAX];  /* that a node has logged */
 
 /* ---- effects ---- */
 
@@ -173,6 +174,7 @@ static inline void fx_disk(void *user, dkv_disk_job *job) {
 static inline void fx_log(void *user, const dkv_notice *notice) {
     (void)user;
     CHECK(strlen(notice->text) > 0 && strlen(notice->event) > 0);
+    if (notice->level == DKV_LOG_ERROR) snprintf(last_error, sizeof last_error, "%s", notice->text);
 }
 
 static inline void fx_fatal(void *user, int err, const char *text) {
@@ -351,6 +353,7 @@ static inline void setup_without(int count, uint8_t replication, unsigned absent
     n_nodes = count;
     now_ns = dkv_ns_of_ms(1000);
     n_links = n_queued = n_parked = 0;
+    last_error[0] = 0;
     n_asked = 0;
     memset(nodes, 0, sizeof nodes);
     memset(parks, 0, sizeof parks);

@@ -462,6 +462,87 @@ static void two_clocks_decide_nothing(void) {
     teardown();
 }
 
+/* A link tells at once whether the peer takes writes, not only when one has failed. */
+static void greeting_tells_who_is_full(void) {
+    setup(2);
+    settle();
+    nodes[1].state = DKV_ERR_NO_SPACE;
+    want(0, 1);
+    settle();
+    CHECK(dkv_peers_reach(nodes[0].peers, 1) == DKV_REACH_UP);
+    CHECK(dkv_peers_state(nodes[0].peers, 1) == DKV_ERR_NO_SPACE);
+    teardown();
+}
+
+/* A link on which nobody greets is closed; one that is greeted in time is not. */
+static void link_without_greeting_is_closed(void) {
+    setup(2);
+    meet();
+    dkv_moment at = moment(0);
+    dkv_peers_link_accepted(nodes[0].peers, &at, 2);
+    unsigned closed = nodes[0].closed;
+    advance(1000);
+    CHECK(nodes[0].closed == closed);
+    advance(1000);
+    CHECK(nodes[0].closed == closed + 1);
+    CHECK(dkv_peers_reach(nodes[1].peers, 0) == DKV_REACH_UP);
+    teardown();
+}
+
+/* A peer that greets on a new link has given up the older one, which is closed. */
+static void second_greeting_replaces_the_older_link(void) {
+    setup(2);
+    meet();
+    unsigned closed = nodes[0].closed;
+    dkv_moment at = moment(0);
+    dkv_peers_link_accepted(nodes[0].peers, &at, 2);
+    dkv_message hello = {.kind = DKV_MSG_HELLO,
+                         .hello = {.cluster = dkv_slice_of("test"),
+                                   .node_id = dkv_slice_of("n2"),
+                                   .epoch = nodes[0].map->epoch,
+                                   .map_digest = dkv_cluster_map_digest(nodes[0].map),
+                                   .store_id = nodes[1].trust.store_id}};
+    CHECK(dkv_peers_message(nodes[0].peers, &at, 2, &hello) == -1);
+    CHECK(nodes[0].closed == closed + 1);
+    dkv_message fetch = {.kind = DKV_MSG_FETCH, .id = 1, .fetch = dkv_slice_of("k")};
+    CHECK(dkv_peers_message(nodes[0].peers, &at, 2, &fetch) == 1);
+    n_queued = 0; /* n2 knows nothing of this link */
+    teardown();
+}
+
+/* The clocks of peers that are gone are not counted: they may have been set right. */
+static void clock_of_a_dead_peer_does_not_count(void) {
+    setup(3);
+    nodes[1].skew_ms = nodes[2].skew_ms = 5000;
+    meet();
+    CHECK(dkv_peers_clock_off(nodes[0].peers));
+    nodes[1].silent = nodes[2].silent = true;
+    ask(0, 1);
+    ask(0, 2);
+    advance(2500);
+    CHECK(dkv_peers_reach(nodes[0].peers, 1) == DKV_REACH_DOWN);
+    CHECK(!dkv_peers_clock_off(nodes[0].peers));
+    teardown();
+}
+
+/* A dead peer that nobody wants any more is forgotten to be dead, and costs nothing. */
+static void dead_peer_is_forgotten_when_unwanted(void) {
+    setup(2);
+    meet();
+    halt(1);
+    nodes[1].refuses = true;
+    CHECK(ask(0, 1));
+    advance(2000);
+    CHECK(dkv_peers_reach(nodes[0].peers, 1) == DKV_REACH_DOWN);
+    advance(62000);
+    unsigned links = nodes[0].links;
+    CHECK(dkv_peers_reach(nodes[0].peers, 1) == DKV_REACH_UNKNOWN);
+    CHECK(dkv_peers_next_timer(nodes[0].peers) == INT64_MAX);
+    advance(5000);
+    CHECK(nodes[0].links == links);
+    teardown();
+}
+
 static const check_test tests[] = {
     CHECK_TEST(new_cluster_is_believed),
     CHECK_TEST(absent_member_keeps_all_out_of_sync),
@@ -479,6 +560,11 @@ static const check_test tests[] = {
     CHECK_TEST(different_maps_refuse_each_other),
     CHECK_TEST(wrong_clock_is_noticed),
     CHECK_TEST(two_clocks_decide_nothing),
+    CHECK_TEST(greeting_tells_who_is_full),
+    CHECK_TEST(link_without_greeting_is_closed),
+    CHECK_TEST(second_greeting_replaces_the_older_link),
+    CHECK_TEST(clock_of_a_dead_peer_does_not_count),
+    CHECK_TEST(dead_peer_is_forgotten_when_unwanted),
 };
 
 CHECK_MAIN(tests)

@@ -211,6 +211,76 @@ static void last_version_of_all_cannot_be_followed(void) {
     teardown();
 }
 
+/* Node 0 has just started, and its link to node 2 neither opens nor fails. */
+static void setup_connecting(void) {
+    setup_without(3, 3, 4);
+    nodes[2].mute = true;
+    kill(0);
+    start(0);
+    settle();
+    get(1, KEY, DKV_LEVEL_ALL);
+}
+
+/* P10: what peers forward is bounded in bytes: what is too much is BUSY at once. */
+static void too_many_forwarded_bytes_are_busy(void) {
+    static const uint8_t value[DKV_VALUE_MAX];
+    enum { FIT = DKV_FORWARDED_BYTES_MAX / (DKV_VALUE_MAX + 8) };
+    setup_connecting();
+    dkv_message forward = {
+        .kind = DKV_MSG_FORWARD,
+        .forward = {.op = DKV_OP_PUT, .key = dkv_slice_of(KEY), .value = {value, sizeof value}}};
+    for (unsigned i = 0; i < FIT + 3; i++) {
+        forward.id = 1000000 + i;
+        say_request(1, 0, &forward);
+    }
+    CHECK(delivered[1][DKV_MSG_FORWARD_REPLY] == 3);
+    advance(5000);
+    CHECK(delivered[1][DKV_MSG_FORWARD_REPLY] == FIT + 3);
+    teardown();
+}
+
+/* P4: a write that waits for a link when the node is stopped was never sent: it is refused, and
+ * not left unknown. */
+static void stop_refuses_what_has_not_begun(void) {
+    setup_connecting();
+    const answer *a = put(0, KEY, "v", DKV_LEVEL_ALL);
+    CHECK(a->times == 0);
+    step(0, (dkv_event){.kind = DKV_EVENT_STOP});
+    CHECK(a->times == 1 && a->err == DKV_ERR_UNAVAILABLE && a->outcome == DKV_OUTCOME_NOT_APPLIED);
+    teardown();
+}
+
+/* Two records of one version are an alarm: the replica logs it and refuses the second, and a read
+ * that meets both prefers neither. */
+static void contradicting_records_are_an_alarm(void) {
+    setup_replicas();
+    plant(second, KEY, "one", 1000);
+    dkv_message apply = {.kind = DKV_MSG_APPLY, .id = 1000000};
+    apply.apply = (dkv_record){
+        .key = dkv_slice_of(KEY), .value = dkv_slice_of("a longer value"), .version = {1000, 7}};
+    say_request(owner, second, &apply);
+    CHECK(strstr(last_error, "two different records"));
+    last_error[0] = 0;
+    plant(owner, KEY, "two", 1000);
+    CHECK(get(owner, KEY, DKV_LEVEL_ALL)->err == DKV_ERR_DATA_LOSS);
+    CHECK(strstr(last_error, "two different records"));
+    teardown();
+}
+
+/* An error that no replica answers to a write is not handed on as if it were the write's. */
+static void strange_error_of_a_replica_is_unavailable(void) {
+    setup_replicas();
+    park(owner, third, DKV_MSG_APPLY, true);
+    const answer *a = put(owner, KEY, "v", DKV_LEVEL_ALL);
+    CHECK(n_parked == 1);
+    dkv_message reply = {.kind = DKV_MSG_APPLY_REPLY, .id = parked[0].id};
+    reply.apply_reply.err = DKV_ERR_NOT_FOUND;
+    say_reply(third, owner, &reply);
+    CHECK(a->err == DKV_ERR_UNAVAILABLE && a->outcome == DKV_OUTCOME_UNKNOWN);
+    lose_parked();
+    teardown();
+}
+
 static const check_test tests[] = {
     CHECK_TEST(deadline_always_fires),
     CHECK_TEST(connecting_replica_is_waited_for_briefly),
@@ -222,6 +292,10 @@ static const check_test tests[] = {
     CHECK_TEST(later_write_has_later_version),
     CHECK_TEST(version_from_the_future_is_refused),
     CHECK_TEST(last_version_of_all_cannot_be_followed),
+    CHECK_TEST(too_many_forwarded_bytes_are_busy),
+    CHECK_TEST(stop_refuses_what_has_not_begun),
+    CHECK_TEST(contradicting_records_are_an_alarm),
+    CHECK_TEST(strange_error_of_a_replica_is_unavailable),
 };
 
 CHECK_MAIN(tests)
