@@ -66,7 +66,7 @@ def advice(error: errors.Error) -> str:
     if error.outcome == "unknown":
         return "it may still be applied: read the key, or write it again"
     if isinstance(error, errors.UnavailableError):
-        if "at level quorum it would succeed" in str(error):
+        if "at level quorum it" in str(error):
             return "here that is: --write quorum"
         if error.outcome is None and not error.nodes:
             return "is the cluster running? `dkv up` starts one, --connect names another"

@@ -38,7 +38,9 @@ static void reply_and_end(dkv_replica *replica, const dkv_moment *at, write_requ
         .detail = dkv_slice_of(detail),
     };
     if (!w->sent) { /* the others were able and willing: they do not stand in the way */
-        reply.missing = dkv_replica_names(replica, &w->r, DKV_SET(FAILED) | DKV_SET(WAITING));
+        bool any_failed = dkv_replica_count(&w->r, DKV_SET(FAILED)) > 0;
+        progress stuck = any_failed ? FAILED : WAITING;
+        reply.missing = dkv_replica_names(replica, &w->r, DKV_SET(stuck));
     }
     dkv_replica_reply(replica, at, w->r.to, w->r.op, &reply);
     end(replica, w);
@@ -58,20 +60,20 @@ static const char *obstacle(const dkv_replica *replica, const write_request *w, 
         err = dkv_peers_state(replica->options.peers, w->r.list[i]);
     }
     switch (err) {
-    case DKV_OK: return w->r.progress[i] == WAITING ? "still connecting" : "not reachable";
+    case DKV_OK: return "not reachable";
     case DKV_ERR_NO_SPACE: return "disk full";
     case DKV_ERR_BUSY: return "busy";
     default: return dkv_err_sentence(err);
     }
 }
 
-static void list_obstacles(const dkv_replica *replica, const write_request *w, unsigned stuck,
-                           char *text, size_t size) {
+static void list_obstacles(const dkv_replica *replica, const write_request *w, char *text,
+                           size_t size) {
     const dkv_cluster_map *map = dkv_ring_map(replica->options.ring);
     dkv_phrases list;
     dkv_phrases_init(&list, text, size, ", ");
     for (unsigned i = 0; i < w->r.n; i++) {
-        if (!(stuck >> w->r.progress[i] & 1)) continue;
+        if (w->r.progress[i] != FAILED) continue;
         char phrase[DKV_NAME_MAX + 80];
         snprintf(phrase, sizeof phrase, "%s (%s)", map->members[w->r.list[i]].id,
                  obstacle(replica, w, i));
@@ -81,16 +83,19 @@ static void list_obstacles(const dkv_replica *replica, const write_request *w, u
 
 /* Too few replicas can take the write: says which cannot, why, and which level would do. */
 static void refuse_for_obstacles(dkv_replica *replica, const dkv_moment *at, write_request *w) {
-    unsigned stuck = DKV_SET(FAILED) | DKV_SET(WAITING);
-    unsigned able = w->r.n - dkv_replica_count(&w->r, stuck), quorum = w->r.n / 2 + 1;
+    unsigned failed = dkv_replica_count(&w->r, DKV_SET(FAILED));
+    unsigned waiting = dkv_replica_count(&w->r, DKV_SET(WAITING));
+    unsigned quorum = w->r.n / 2 + 1;
+    const char *way_out = "try again when more of them are back";
+    if (w->r.needs > quorum && w->r.n - failed >= quorum) {
+        way_out = w->r.n - failed - waiting >= quorum ? "at level quorum it would succeed"
+                                                      : "at level quorum it may succeed";
+    }
     char obstacles[OBSTACLES_TEXT], detail[DKV_DETAIL_MAX];
-    list_obstacles(replica, w, stuck, obstacles, sizeof obstacles);
-    bool quorum_would_do = w->r.needs > quorum && able >= quorum;
+    list_obstacles(replica, w, obstacles, sizeof obstacles);
     snprintf(detail, sizeof detail,
              "%s needs %u of %u replicas, %u can take it; in the way: %s; nothing was written; %s",
-             verb(w), w->r.needs, w->r.n, able, obstacles,
-             quorum_would_do ? "at level quorum it would succeed"
-                             : "try again when more of them are back");
+             verb(w), w->r.needs, w->r.n, w->r.n - failed - waiting, obstacles, way_out);
     refuse(replica, at, w, w->failure ? w->failure : DKV_ERR_UNAVAILABLE, detail);
 }
 
