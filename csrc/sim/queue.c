@@ -12,35 +12,31 @@ static bool is_before(const dkv_sim_event *a, const dkv_sim_event *b) {
     return a->sequence < b->sequence;
 }
 
-static int grow(dkv_sim_queue *queue) {
-    size_t cap = queue->cap ? queue->cap * 2 : 256;
-    dkv_sim_event *heap = realloc(queue->heap, cap * sizeof *heap);
-    if (!heap) return DKV_ERR_NO_MEMORY;
-    queue->heap = heap;
-    queue->cap = cap;
+static int reserve(dkv_sim_event **events, size_t *cap, size_t wanted) {
+    if (wanted <= *cap) return DKV_OK;
+    size_t more = *cap ? *cap * 2 : 64;
+    dkv_sim_event *moved = realloc(*events, more * sizeof *moved);
+    if (!moved) return DKV_ERR_NO_MEMORY;
+    *events = moved;
+    *cap = more;
     return DKV_OK;
 }
 
-int dkv_sim_queue_push(dkv_sim_queue *queue, dkv_sim_event event) {
-    if (queue->len == queue->cap) {
-        int err = grow(queue);
-        if (err) return err;
-    }
-    event.sequence = queue->sequence++;
+/* ---- the heap ---- */
+
+/* There is room. */
+static void heap_push(dkv_sim_queue *queue, const dkv_sim_event *event) {
     size_t at = queue->len++;
     while (at > 0) {
         size_t parent = (at - 1) / WAYS;
-        if (is_before(&queue->heap[parent], &event)) break;
+        if (is_before(&queue->heap[parent], event)) break;
         queue->heap[at] = queue->heap[parent];
         at = parent;
     }
-    queue->heap[at] = event;
-    return DKV_OK;
+    queue->heap[at] = *event;
 }
 
-bool dkv_sim_queue_pop(dkv_sim_queue *queue, dkv_sim_event *out) {
-    if (queue->len == 0) return false;
-    *out = queue->heap[0];
+static void heap_pop(dkv_sim_queue *queue) {
     dkv_sim_event last = queue->heap[--queue->len];
     size_t at = 0;
     for (;;) {
@@ -56,15 +52,64 @@ bool dkv_sim_queue_pop(dkv_sim_queue *queue, dkv_sim_event *out) {
         at = earliest;
     }
     if (queue->len) queue->heap[at] = last;
+}
+
+/* ---- slots ---- */
+
+static int64_t slot_of(int64_t time_ns) {
+    return time_ns >> DKV_SIM_SLOT_BITS;
+}
+
+static void pour(dkv_sim_queue *queue, dkv_sim_slot *slot) {
+    for (size_t i = 0; i < slot->len; i++) heap_push(queue, &slot->events[i]);
+    queue->later -= slot->len;
+    slot->len = 0;
+}
+
+/* Makes sure that the earliest of all events is in the heap. */
+static void settle(dkv_sim_queue *queue) {
+    while (queue->later && (queue->len == 0 || slot_of(queue->heap[0].time_ns) > queue->poured)) {
+        queue->poured++;
+        pour(queue, &queue->slots[queue->poured % DKV_SIM_SLOTS]);
+    }
+    if (!queue->later && queue->len && slot_of(queue->heap[0].time_ns) > queue->poured) {
+        queue->poured = slot_of(queue->heap[0].time_ns);
+    }
+}
+
+int dkv_sim_queue_push(dkv_sim_queue *queue, dkv_sim_event event) {
+    int64_t number = slot_of(event.time_ns);
+    dkv_sim_slot *slot = &queue->slots[number % DKV_SIM_SLOTS];
+    bool is_later = number > queue->poured && number < queue->poured + (int64_t)DKV_SIM_SLOTS;
+    int err = reserve(&queue->heap, &queue->cap, queue->len + queue->later + 1);
+    if (!err && is_later) err = reserve(&slot->events, &slot->cap, slot->len + 1);
+    if (err) return err;
+    event.sequence = queue->sequence++;
+    if (is_later) {
+        slot->events[slot->len++] = event;
+        queue->later++;
+    } else {
+        heap_push(queue, &event);
+    }
+    return DKV_OK;
+}
+
+bool dkv_sim_queue_pop(dkv_sim_queue *queue, dkv_sim_event *out) {
+    settle(queue);
+    if (queue->len == 0) return false;
+    *out = queue->heap[0];
+    heap_pop(queue);
     return true;
 }
 
-int64_t dkv_sim_queue_next(const dkv_sim_queue *queue) {
+int64_t dkv_sim_queue_next(dkv_sim_queue *queue) {
+    settle(queue);
     return queue->len ? queue->heap[0].time_ns : INT64_MAX;
 }
 
 void dkv_sim_queue_free(dkv_sim_queue *queue) {
     if (!queue) return;
+    for (unsigned i = 0; i < DKV_SIM_SLOTS; i++) free(queue->slots[i].events);
     free(queue->heap);
     *queue = (dkv_sim_queue){0};
 }

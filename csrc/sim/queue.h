@@ -1,5 +1,12 @@
 /* The simulator's future: everything that is going to happen, in order of time and, at one time,
- * in the order in which it was asked for. A min-heap of events by value. */
+ * in the order in which it was asked for.
+ *
+ * What is due soon is in a min-heap of events by value. What is due later is in slots of time, one
+ * behind the other and each without order; a slot is poured into the heap when its time comes. So
+ * the heap stays small, although most events are time-outs far ahead that come to nothing.
+ *   1. An event of slot s is in the heap if s <= poured or s >= poured + DKV_SIM_SLOTS, and in
+ *      slots[s % DKV_SIM_SLOTS] otherwise.
+ *   2. The heap has room for all events, so pouring never fails. */
 #ifndef DKV_SIM_QUEUE_H
 #define DKV_SIM_QUEUE_H
 
@@ -37,24 +44,36 @@ typedef struct dkv_sim_event {
     };
 } dkv_sim_event;
 
+#define DKV_SIM_SLOT_BITS 23 /* a slot is 2^23 ns long: 8.4 ms */
+#define DKV_SIM_SLOTS 1024u  /* 8.6 s */
+
+typedef struct dkv_sim_slot {
+    dkv_sim_event *events;
+    size_t len;
+    size_t cap;
+} dkv_sim_slot;
+
 /* All zero is a valid empty queue. */
 typedef struct dkv_sim_queue {
     dkv_sim_event *heap;
     size_t len;
     size_t cap;
+    size_t later;   /* events in all slots */
+    int64_t poured; /* number of the last slot that is in the heap */
     uint64_t sequence;
+    dkv_sim_slot slots[DKV_SIM_SLOTS];
 } dkv_sim_queue;
 
-/* Adds a copy of `event` with the next sequence number. NO_MEMORY changes nothing. */
+/* Adds a copy of `event`, not before 0, with the next sequence number. NO_MEMORY adds nothing. */
 int dkv_sim_queue_push(dkv_sim_queue *queue, dkv_sim_event event);
 
 /* Takes the earliest event; false if there is none. */
 bool dkv_sim_queue_pop(dkv_sim_queue *queue, dkv_sim_event *out);
 
 /* When the earliest event is due; INT64_MAX if there is none. */
-int64_t dkv_sim_queue_next(const dkv_sim_queue *queue);
+int64_t dkv_sim_queue_next(dkv_sim_queue *queue);
 
-/* Frees the heap, not what the events refer to. Accepts NULL. */
+/* Frees the memory of the queue, not what the events refer to. Accepts NULL. */
 void dkv_sim_queue_free(dkv_sim_queue *queue);
 
 #endif

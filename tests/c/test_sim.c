@@ -14,7 +14,8 @@ static void queue_keeps_order(void) {
         uint64_t pushed = 0, popped = 0;
         while (popped < 200) {
             bool push = pushed < 200 && dkv_rand_below(&rand, 3) > 0;
-            int64_t later = (int64_t)dkv_rand_below(&rand, 4);
+            unsigned far = (unsigned)dkv_rand_below(&rand, 36); /* up to a minute ahead */
+            int64_t later = (int64_t)dkv_rand_below(&rand, UINT64_C(4) << far);
             int64_t now = last.time_ns < 0 ? 0 : last.time_ns;
             if (push) {
                 event = (dkv_sim_event){.time_ns = now + later, .id = pushed++};
