@@ -109,6 +109,9 @@ class Client:
 
         Raises `NotFoundError` (a `KeyError`) if the key does not exist and no default is given;
         `UnavailableError` if no replica that could be reached can vouch for that.
+
+        >>> client.get("colour", b"none yet")
+        b'none yet'
         """
         try:
             return self._native.get(key, _level(read), self._ms(timeout))
@@ -120,7 +123,11 @@ class Client:
     def get_versioned(
         self, key: Key, *, read: Level = "one", timeout: float | None = None
     ) -> GetResult:
-        """As `get`, with the version of the value and the nodes that answered with it."""
+        """As `get`, with the version of the value and the nodes that answered with it.
+
+        >>> client.put("shape", "round").version == client.get_versioned("shape").version
+        True
+        """
         return self._native.get_versioned(key, _level(read), self._ms(timeout))
 
     def put(
@@ -130,11 +137,21 @@ class Client:
 
         `write` is how many of them must. At "all", a dead replica refuses the put, which leaves the
         old value in place; "quorum" is the way to write all the same.
+
+        >>> sorted(client.put("greeting", b"hello").replicas)
+        ['n1', 'n2', 'n3']
+        >>> client.get("greeting")
+        b'hello'
         """
         return self._native.put(key, value, _level(write), self._ms(timeout))
 
     def delete(self, key: Key, *, write: Level = "all", timeout: float | None = None) -> PutResult:
-        """Deletes `key`. Deleting a key that does not exist succeeds."""
+        """Deletes `key`. Deleting a key that does not exist succeeds.
+
+        >>> deleted = client.delete("greeting", write="quorum", timeout=2.5)
+        >>> "greeting" in client
+        False
+        """
         return self._native.delete(key, _level(write), self._ms(timeout))
 
     def __contains__(self, key: Key) -> bool:
@@ -181,6 +198,12 @@ class Client:
 
         If some keys cannot be read, the first one's error is raised, and its `failures` maps each
         of these keys to its error. With `errors="return"` the errors stand in the list instead.
+
+        >>> put = client.put("size", b"small")
+        >>> client.get_many(["size", "weight"])
+        [b'small', None]
+        >>> client.get_many(["size", ""], errors="return")
+        [b'small', InvalidArgumentError(...)]
         """
         _check_errors(errors)
         listed = _listed(keys, "keys")
@@ -219,7 +242,9 @@ class Client:
         first one whose outcome is unknown, or else the first one. Its `failures` maps each key that
         failed to its error. With `errors="return"` the errors stand in the list instead.
 
-        >>> client.put_many({f"key {i}": b"value" for i in range(100_000)})  # doctest: +SKIP
+        >>> results = client.put_many({f"key {i}": b"value" for i in range(10_000)})
+        >>> results[0].version
+        Version(hlc=..., origin=...)
         """
         _check_errors(errors)
         pairs = list(items.items()) if isinstance(items, Mapping) else _listed(items, "items")
@@ -287,7 +312,11 @@ class Client:
         return self._native.last_seen()
 
     def status(self, *, timeout: float = 2.0) -> dict[str, NodeStatus | None]:
-        """What each node says of itself; None for one that does not answer in `timeout` seconds."""
+        """What each node says of itself; None for one that does not answer in `timeout` seconds.
+
+        >>> {node: status.in_sync for node, status in client.status().items() if status}
+        {'n1': True, 'n2': True, 'n3': True}
+        """
         return {node: self._status_of(node, milliseconds(timeout)) for node in self.nodes}
 
     def _status_of(self, node: str, timeout_ms: int) -> NodeStatus | None:

@@ -207,7 +207,13 @@ class Cluster:
     # ---- breaking it ----
 
     def kill(self, node: str) -> None:
-        """Ends `node` at once, as a crash does (SIGKILL), and waits until it is gone."""
+        """Ends `node` at once, as a crash does (SIGKILL), and waits until it is gone.
+
+        >>> cluster.kill("n1")
+        >>> cluster.alive("n1")
+        False
+        >>> cluster.start("n1")
+        """
         self._running(node).end(signal.SIGKILL)
 
     def stop(self, node: str) -> None:

@@ -107,7 +107,15 @@ class Node:
 
     @property
     def running(self) -> bool:
-        """Whether it is running. A node ends by itself only if its disk fails."""
+        """Whether it is running. A node ends by itself only if its disk fails.
+
+        >>> ring = dkv.Ring([dkv.Member("n1", address="127.0.0.1:7001")], replication=1)
+        >>> with dkv.Node("n1", ring, data=directory / "n1", listen="127.0.0.1:0") as node:
+        ...     node.running
+        True
+        >>> node.running
+        False
+        """
         return self._native.running
 
     def logs(self) -> list[tuple[str, str]]:

@@ -7,7 +7,12 @@ from dkv.version import Version
 
 
 class PutResult(NamedTuple):
-    """A put or a deletion that was applied."""
+    """A put or a deletion that was applied.
+
+    >>> put = dkv.sim.World(3, seed=1).put("key", b"value", write="quorum")
+    >>> f"{len(put.replicas)} of 3 replicas hold it"
+    '2 of 3 replicas hold it'
+    """
 
     version: Version
     """The version that it gave to the key."""
@@ -17,7 +22,14 @@ class PutResult(NamedTuple):
 
 
 class GetResult(NamedTuple):
-    """A value with what is known about it."""
+    """A value with what is known about it.
+
+    >>> world = dkv.sim.World(3, seed=1)
+    >>> put = world.put("key", b"value")
+    >>> value, version, replicas = world.get_versioned("key")
+    >>> value, version == put.version
+    (b'value', True)
+    """
 
     value: bytes
 
@@ -41,7 +53,12 @@ class PeerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """What a node says of itself. Sizes are in bytes; counts are since its start."""
+    """What a node says of itself. Sizes are in bytes; counts are since its start.
+
+    >>> status = client.status()["n1"]
+    >>> status.node_id, status.in_sync, status.full
+    ('n1', True, False)
+    """
 
     cluster: str
     node_id: str
