@@ -12,6 +12,8 @@ import pytest
 
 import support
 from dkv import errors, sim
+from dkv.sim import bench
+from dkv.sim.campaign import run_many
 
 SEEDS = 1200
 BATCHES = 8
@@ -88,6 +90,27 @@ def test_campaigns_do_what_they_are_for() -> None:
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(errors.InvalidArgumentError):
         sim.campaign(1, faults=["boredom"])
+
+
+def test_campaigns_at_a_time_add_up_to_the_same() -> None:
+    one, two = (run_many(range(1, 21), sim.FAULTS, False, jobs) for jobs in (1, 2))
+    assert one == two
+    assert one.campaigns == 20 and one.violated is None
+    assert one.operations == sum(sim.campaign(seed).operations for seed in range(1, 21))
+
+
+def test_the_first_violation_is_told_with_the_command_that_repeats_it() -> None:
+    first = next(seed for seed in range(1, 100) if sim.campaign(seed, heal=True).violation)
+    done = run_program(None, "--seeds", "100", "--heal", "--jobs", "2")
+    assert done.returncode == 1
+    assert done.stdout.endswith(f"replay: python -m dkv.sim --seed {first} --heal\n")
+
+
+def test_the_benchmark_counts_what_it_does() -> None:
+    speed = bench.load(3, 8, 400)
+    assert speed.operations == 400
+    assert speed.messages >= 200 * 4  # two replicas are sent each put, and confirm it
+    assert "messages/s" in str(speed)
 
 
 # ---- what only a cluster keeps that heals itself ----
