@@ -2,7 +2,9 @@
  *
  * The node must not be called while it is being stepped. A disk job that is performed inside
  * dkv_effects.disk is therefore put aside and given back after the step. */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/err.h"
@@ -39,7 +41,11 @@ void dkv_host_fatal(void *user, int err, const char *text) {
     dkv_host *host = user;
     if (host->failure) return;
     host->failure = err;
-    dkv_host_say(host, DKV_LOG_ERROR, "failed", text);
+    int error = err == DKV_ERR_IO ? dkv_disk_last_errno(host->disk) : 0;
+    char line[2 * DKV_DETAIL_MAX];
+    snprintf(line, sizeof line, "%s%s%s", text, error ? "; check this disk: " : "",
+             error ? strerror(error) : "");
+    dkv_host_say(host, DKV_LOG_ERROR, "failed", line);
 }
 
 /* ---- disk jobs ---- */

@@ -62,8 +62,10 @@ void dkv_peers_greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index
     dkv_trust_heard(peers->options.trust, index, hello);
     if (answers) dkv_peers_told(peers, at, index, hello->remembers);
     if (remembered && remembered != hello->store_id && !hello->in_sync) {
-        dkv_peers_log(peers, at, DKV_LOG_WARN, "peer_store_replaced", index,
-                      "came with another store than before: it is not believed about absent keys");
+        dkv_peers_log(
+            peers, at, DKV_LOG_WARN, "peer_store_replaced", index,
+            "came with another store than before (was its data directory replaced?): it is "
+            "not believed about absent keys");
     }
 }
 

@@ -101,6 +101,24 @@ def test_what_is_wrong_for_all_members_ends_all_with_status_2(launch, config, tm
     assert not (tmp_path / "data").exists()
 
 
+def test_a_second_signal_kills_members_that_do_not_stop(launch, config):
+    running = start_all(launch, config)
+    pids = children(running)
+    os.kill(pids["n2"], signal.SIGSTOP)
+    running.process.send_signal(signal.SIGTERM)
+    running.await_log(" n1: stopped\n", " n3: stopped\n")
+    assert running.process.poll() is None  # it waits for n2
+
+    def ends():
+        running.process.send_signal(signal.SIGTERM)
+        return running.process.poll() is not None
+
+    running.await_that(ends, "the supervisor ends")
+    assert running.process.returncode == 1
+    assert "killing the members after a second signal" in running.log
+    assert all(is_gone(pid) for pid in pids.values())
+
+
 def test_the_exit_status_is_the_worst_of_the_members(launch, config, ports):
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
