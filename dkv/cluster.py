@@ -186,6 +186,7 @@ class Cluster:
         """
         if timeout is None:
             timeout = READY_TIMEOUT_S + READY_TIMEOUT_PER_NODE_S * len(self.nodes)
+        self._check_open()
         deadline = time.monotonic() + timeout
         awaited = {id for id, process in self._processes.items() if process.is_awaited}
         for id in awaited:

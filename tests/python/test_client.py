@@ -366,22 +366,6 @@ def test_closing_ends_calls_in_other_threads(frozen: dkv.Client) -> None:
     assert [type(error) for error in ended] == [errors.CancelledError] * 3
 
 
-def test_a_closed_client_refuses_everything(cluster3: dkv.Cluster) -> None:
-    client = cluster3.client()
-    client.close()
-    client.close()
-    calls = [
-        lambda: client.get("key"),
-        lambda: client.put("key", b""),
-        lambda: client.get_many(["key"]),
-        lambda: client.last_seen,
-        lambda: client.status(),
-    ]
-    for call in calls:
-        with pytest.raises(errors.PreconditionError, match="closed"):
-            call()
-
-
 def test_a_client_may_be_forgotten_without_closing(cluster3: dkv.Cluster) -> None:
     for _ in range(3):
         client = cluster3.client()
