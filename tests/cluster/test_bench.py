@@ -56,7 +56,7 @@ def test_threads_and_processes_are_counted_together(cluster3, threads, processes
     load = bench.Workload(size=10, threads=threads, processes=processes, keys=100, outstanding=4)
     told = []
     result = bench.run(
-        seeds(cluster3), load, seconds=0.5, warmup=0.1, progress=lambda *what: told.append(what)
+        seeds(cluster3), load, seconds=0.5, warmup=0.5, progress=lambda *what: told.append(what)
     )
     assert result.operations == result.writes.count > 0 and result.reads.count == 0
     assert not result.errors
