@@ -288,7 +288,8 @@ class _Team:
     def _watch(self, until: float, tell: Callable[[int], None]) -> None:
         while (left := until - time.monotonic()) > 0:
             tell(sum(self._done))
-            time.sleep(min(left, SLICE_MS / 1000))
+            if self._stop.wait(min(left, SLICE_MS / 1000)):
+                return
 
     def _drive(self, number: int, began: float, until: float) -> _Tally:
         load = self._loads[number]

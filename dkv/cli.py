@@ -2,15 +2,17 @@
 
 Exit status: 0 done; 1 the key does not exist; 2 wrong usage, or an argument outside its limits;
 3 not done: too few replicas can be reached, no answer in time, or busy; 4 what became of the write
-is not known; 5 any other error; 130 interrupted. Errors are told on standard error, and nothing was
-changed unless the status is 4 or more.
+is not known; 5 any other error; 130 interrupted; 141 nobody reads the output any more. Errors are
+told on standard error, and nothing was changed unless the status is 4 or more.
 """
 
 import contextlib
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +27,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 import dkv
-from dkv import errors
+from dkv import errors, node_program, running
 from dkv.cluster import Cluster
 from dkv.results import NodeStatus
 
@@ -38,6 +40,7 @@ EXIT_NOT_DONE = 3
 EXIT_UNKNOWN = 4
 EXIT_OTHER = 5
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
 
 Level = Literal["one", "quorum", "all"]
 LEVELS = click.Choice(["one", "quorum", "all"])
@@ -62,13 +65,11 @@ def exit_status(error: errors.Error) -> int:
 
 
 def advice(error: errors.Error) -> str:
-    """What the person may do next, or nothing."""
-    if error.outcome == "unknown":
-        return "it may still be applied: read the key, or write it again"
+    """What the person may do next, where the error does not say it or says it for Python."""
     if isinstance(error, errors.UnavailableError):
         if "at level quorum it" in str(error):
             return "here that is: --write quorum"
-        if error.outcome is None and not error.nodes:
+        if str(error).startswith("no node answered"):
             return "is the cluster running? `dkv up` starts one, --connect names another"
     if isinstance(error, errors.BusyError):
         return "try again in a moment"
@@ -81,13 +82,25 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except click.NoSuchOption as error:
+            hint = 'If it is a key or a value, write "--" before it.'
+            raise click.UsageError(f"{error.format_message()} {hint}", error.ctx) from None
         except errors.Error as error:
             hint = advice(error)
             click.echo(f"dkv: {error}" + (f" ({hint})" if hint else ""), err=True)
             ctx.exit(exit_status(error))
+        except BrokenPipeError:
+            # What is still to be flushed at the end goes nowhere, without a word.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_PIPE)
         except OSError as error:
-            click.echo(f"dkv: {error}", err=True)
+            about = f"{error.filename}: " if error.filename else ""
+            with contextlib.suppress(OSError):
+                click.echo(f"dkv: {about}{error.strerror or error}", err=True)
             ctx.exit(EXIT_OTHER)
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
@@ -96,37 +109,35 @@ class Commands(click.Group):
 # ---- which cluster --------------------------------------------------------------------------
 
 
-def last_up_file() -> Path:
-    """Where the addresses of the last `dkv up` stand."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "dkv" / "last-up"
-
-
 def default_addresses() -> str:
-    """DKV_CONNECT, or else the cluster of the last `dkv up`."""
+    """DKV_CONNECT, or else the cluster of `dkv up`, if there is one and only one."""
     given = os.environ.get("DKV_CONNECT")
     if given:
         return given
-    with contextlib.suppress(OSError):
-        return last_up_file().read_text().strip()
-    raise click.UsageError(
-        "no cluster is known: start one with `dkv up`, or name one with --connect HOST:PORT,... "
-        "or in the environment variable DKV_CONNECT"
+    alive, ended = running.clusters()
+    if len(alive) == 1:
+        return alive[0].addresses
+    if alive:
+        raise errors.InvalidArgumentError(
+            f"{len(alive)} clusters are running; say which one with --connect, "
+            f"or in the environment variable DKV_CONNECT:\n{listed(alive)}"
+        )
+    was = "".join(
+        f"; the one of process {one.pid} ended without stopping, its directory is {one.directory}"
+        for one in ended[-1:]
+    )
+    raise errors.UnavailableError(
+        f"no cluster is running{was}; start one with `dkv up`, or name one with "
+        "--connect HOST:PORT,... or in the environment variable DKV_CONNECT"
     )
 
 
-@contextlib.contextmanager
-def announced(addresses: str) -> Iterator[None]:
-    """Lets other commands find the cluster for as long as it runs."""
-    file = last_up_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(addresses + "\n")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if file.read_text().strip() == addresses:
-                file.unlink()
+def listed(clusters: list[running.Running]) -> str:
+    """A line for each cluster."""
+    return "\n".join(
+        f"  --connect {one.addresses.split(',')[0]}   process {one.pid}, in {one.directory}"
+        for one in clusters
+    )
 
 
 def connecting(command: Command) -> Command:
@@ -175,20 +186,46 @@ def main() -> None:
 def up(nodes: int, replication: int | None, directory: str | None, port: int) -> None:
     """Run a cluster on this machine until Ctrl-C.
 
-    Without --directory its data is removed at the end.
+    Without --directory its data is removed at the end. With it, the cluster goes on next time where
+    it was, with the same ports if they are free.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    others = others_running()
     copies = replication or min(3, nodes)
-    with Cluster(nodes, copies, directory=directory, port=port) as cluster:
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(nodes, copies, directory=directory, port=port))
         addresses = ",".join(cluster.addresses.values())
-        with announced(addresses):
-            print_up(cluster, addresses, keeps=directory is not None)
-            with contextlib.suppress(KeyboardInterrupt):
-                watch(cluster)
+        try:
+            stack.enter_context(running.announced(addresses, cluster.directory))
+        except OSError as error:
+            click.echo(f"dkv: other commands will need --connect, because {error}", err=True)
+        print_up(cluster, addresses, others, keeps=directory is not None)
+        with contextlib.suppress(KeyboardInterrupt):
+            watch(cluster)
+        with contextlib.suppress(OSError):  # a terminal that was closed
             click.echo("\nstopping")
+    if directory is None and cluster.directory.exists():
+        click.echo(f"{cluster.directory} stays: a node that you have started runs there")
 
 
-def print_up(cluster: Cluster, addresses: str, *, keeps: bool) -> None:
+def others_running() -> list[running.Running]:
+    """Other clusters of `dkv up`; what is left of those that were killed is told and forgotten."""
+    alive, ended = running.clusters()
+    for one in ended:
+        left = f": {one.directory} may be removed" if Path(one.directory).exists() else ""
+        click.echo(f"an earlier cluster (process {one.pid}) ended without stopping{left}", err=True)
+        running.forget(one)
+    return alive
+
+
+def start_command(cluster: Cluster, node: str) -> str:
+    """How a person starts `node` of a running cluster again."""
+    program = "dkv-node" if shutil.which("dkv-node") else node_program.path()
+    return f"{program} --config {cluster.configuration(node)}"
+
+
+def print_up(
+    cluster: Cluster, addresses: str, others: list[running.Running], *, keeps: bool
+) -> None:
     """Says what runs where and how to use it."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("node", "address", "process", "log"):
@@ -197,28 +234,63 @@ def print_up(cluster: Cluster, addresses: str, *, keeps: bool) -> None:
         log = str(cluster.directory / f"{node}.log")
         table.add_row(node, cluster.address(node), str(cluster.pid(node)), log)
     console().print(table)
+    copies = cluster.ring.replication
     kept = f"kept in {cluster.directory}" if keeps else "removed at the end"
+    click.echo(f"\n{copies} {'copy' if copies == 1 else 'copies'} of each value; data {kept}.\n")
+    if others:
+        click.echo(
+            "Other clusters are running, so commands have to be told which one is meant:\n"
+            f"{listed(others)}\n\n"
+            f"In another terminal:  export DKV_CONNECT={addresses.split(',')[0]}\n"
+            "                      dkv put greeting hello"
+        )
+    else:
+        click.echo("In another terminal:  dkv put greeting hello")
     click.echo(
-        f"\n{cluster.ring.replication} copies of each value; data {kept}.\n\n"
-        "In another terminal:  dkv put greeting hello\n"
         "                      dkv get greeting\n"
         "                      dkv status\n"
-        f"In Python:            client = dkv.connect({addresses!r})\n\n"
+        f"In Python:            client = dkv.connect({addresses!r})\n"
+        f"To kill a node:       kill -9 {cluster.pid(cluster.nodes[-1])}\n"
+        f"To bring it back:     {start_command(cluster, cluster.nodes[-1])}\n\n"
         "Ctrl-C stops the cluster."
     )
 
 
 def watch(cluster: Cluster) -> None:
-    """Waits for Ctrl-C and tells of nodes that end or come back."""
+    """Waits for Ctrl-C and tells of nodes that end or come back. Ends if there is none left."""
     was = dict.fromkeys(cluster.nodes, True)
-    while True:
-        for node in cluster.nodes:
-            alive = cluster.alive(node)
-            if was[node] and not alive:
-                log = cluster.directory / f"{node}.log"
-                click.echo(f"node {node} has ended; its log is {log}", err=True)
-            was[node] = alive
+    ours = dict(was)
+    while any(was.values()):
         time.sleep(0.5)
+        for node in cluster.nodes:
+            alive = cluster.alive(node) or listens(cluster.address(node))
+            if was[node] and not alive:
+                how = how_it_ended(cluster, node) if ours[node] else "has ended"
+                click.echo(f"node {node} {how}", err=True)
+                click.echo(f"  to start it again: {start_command(cluster, node)}", err=True)
+            elif alive and not was[node]:
+                ours[node] = False
+                click.echo(f"node {node} is back", err=True)
+            was[node] = alive
+    raise errors.PreconditionError("no node is left, so the cluster ends")
+
+
+def listens(address: str) -> bool:
+    """Whether somebody has started the node that ended here."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, int(port)), timeout=1).close()
+        return True
+    return False
+
+
+def how_it_ended(cluster: Cluster, node: str) -> str:
+    """ "was killed by SIGKILL", or its exit status with its last words."""
+    status = cluster.exit_status(node) or 0
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    words = cluster.logs(node).splitlines()
+    return f"ended with status {status}; its last words: {words[-1] if words else 'none'}"
 
 
 @main.command()
@@ -232,7 +304,7 @@ def put(key: str, value: str, write: Level, connect: str | None, timeout: float)
     """Store VALUE under KEY.
 
     The value is read from standard input if it is "-" or left out. A value has up to 1 MiB, a key 1
-    to 1,024 bytes.
+    to 1,024 bytes. What begins with "-" comes after "--": dkv put key -- -5
     """
     data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
     with connected(connect, timeout) as client:
@@ -271,6 +343,8 @@ def status(connect: str | None, timeout: float) -> None:
     with connected(connect, timeout) as client:
         answers = client.status(timeout=timeout)
     console().print(status_table(answers))
+    for line in explained(answers):
+        click.echo(line)
     if None in answers.values():
         raise SystemExit(EXIT_NOT_DONE)
 
@@ -346,6 +420,22 @@ def ring(
     for node in shown.nodes:
         table.add_row(node, f"{owned[node]:.2%}", f"{held[node]:.2%}")
     console().print(table)
+
+
+def explained(answers: Mapping[str, NodeStatus | None]) -> Iterator[str]:
+    """What the states mean that are not plain."""
+    unsure = [node for node, answer in answers.items() if answer and not answer.in_sync]
+    if unsure:
+        yield (
+            f"\nnot in sync: {', '.join(unsure)} may lack values that it confirmed, because its\n"
+            "data was removed or damaged, or because the cluster has never been complete.\n"
+            "They are read from the other replicas, and one of those must say that a key does\n"
+            "not exist. What is put from now on is stored here, too."
+        )
+    if any(answer and answer.clock_off for answer in answers.values()):
+        yield "\nclock off: the node refuses to coordinate writes until its clock is set right."
+    if any(answer and answer.full for answer in answers.values()):
+        yield "\ndisk full: puts and deletes of its keys are refused until there is space."
 
 
 UNITS = {"": 1, "B": 1, "KB": 1000, "KIB": 1 << 10, "MB": 10**6, "MIB": 1 << 20}
@@ -466,6 +556,14 @@ def demo() -> None:
     raise SystemExit(run())
 
 
+class Tables(Console):
+    """Leaves it to `Commands` what happens when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Where tables go: as wide as they need when nobody looks at a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    return Tables() if sys.stdout.isatty() else Tables(width=200)

@@ -10,14 +10,21 @@ node only, and its error says what became of it.
 """
 
 import atexit
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from types import TracebackType
-from typing import Literal, Self, TypeVar, overload
+from typing import Literal, TypeVar, overload
 
 from dkv import _net
+from dkv._closing import Closing
 from dkv._timeout import milliseconds
-from dkv.errors import Error, InvalidArgumentError, NotFoundError, UnavailableError
+from dkv.errors import (
+    Error,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionError,
+    UnavailableError,
+)
 from dkv.errors import TimeoutError as DkvTimeoutError
 from dkv.results import GetResult, NodeStatus, PutResult
 from dkv.ring import Key, Member, Ring
@@ -33,6 +40,8 @@ Items = (
 
 Level = Literal["one", "quorum", "all"]
 """How many of a key's N replicas must answer: one, more than half, or all."""
+
+SHOWN_MAX = 60
 
 _LEVELS = {"one": 1, "quorum": 2, "all": 3}
 _GET, _PUT, _DELETE = "get", "put", "delete"
@@ -62,7 +71,7 @@ def connect(seeds: str | Iterable[str], *, timeout: float = 5.0) -> "Client":
     return Client(seeds, timeout=timeout)
 
 
-class Client:
+class Client(Closing):
     """A connection to a cluster, made by `dkv.connect`. Any number of threads may share it.
 
     Keys have 1 to 1,024 bytes, values 0 to 1,048,576; a str stands for its UTF-8. Timeouts are in
@@ -81,8 +90,7 @@ class Client:
     """
 
     def __init__(self, seeds: str | Iterable[str], *, timeout: float = 5.0) -> None:
-        text = seeds if isinstance(seeds, str) else ",".join(seeds)
-        self._native = _net.Client(text, milliseconds(timeout), 0)
+        self._native = _net.Client(_joined(seeds), milliseconds(timeout), 0)
         self._timeout = timeout
         self._ring: Ring | None = None
 
@@ -115,8 +123,9 @@ class Client:
         """
         try:
             return self._native.get(key, _level(read), self._ms(timeout))
-        except NotFoundError:
+        except NotFoundError as error:
             if default is _Missing.MISSING:
+                error.message = f"there is no key {_shown(key)}"
                 raise
             return default
 
@@ -331,22 +340,29 @@ class Client:
         """Closes all connections. Calls under way in other threads end with an error."""
         self._native.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __repr__(self) -> str:
+        try:
+            cluster, _, replication, members = self._native.map()
+        except PreconditionError as error:
+            return f"<dkv.Client: {error}>"
+        return f"<dkv.Client of cluster {cluster!r}: {len(members)} nodes, N = {replication}>"
 
     def _ms(self, timeout: float | None) -> int:
         return milliseconds(self._timeout if timeout is None else timeout)
 
 
 # ---- arguments ----
+
+
+def _joined(seeds: str | Iterable[str]) -> str:
+    listed = [seeds] if isinstance(seeds, str) else seeds
+    if not isinstance(listed, Iterable) or isinstance(listed, bytes):
+        raise TypeError(f'seeds must be "host:port,host:port" or several of them, not {seeds!r}')
+    listed = list(listed)
+    for seed in listed:
+        if not isinstance(seed, str):
+            raise TypeError(f'a seed must be text, "host:port", not {seed!r}')
+    return ",".join(listed)
 
 
 def _level(level: Level) -> int:
@@ -384,13 +400,24 @@ def _raise_failures(done: str, keys: Sequence[Key], results: list[Result | Error
             good.append(result)
     if not failures:
         return good
-    errors = list(failures.values())
-    first = next((error for error in errors if error.outcome == "unknown"), errors[0])
+    unknown = (key for key, error in failures.items() if error.outcome == "unknown")
+    key = next(unknown, next(iter(failures)))
+    first = failures[key]
     first.failures = failures
-    if len(keys) > 1:
-        first.message = f"{len(failures)} of {len(keys)} {done}s failed, this one: {first.message}"
+    count = f"{len(failures):,} of {len(keys):,} {done}s failed; " if len(keys) > 1 else ""
+    first.message = f"{count}key {_shown(key)}: {first.message}"
     raise first
 
 
 def _hashable(key: Key) -> Key:
     return key if isinstance(key, str | bytes) else bytes(key)
+
+
+def _shown(key: Key) -> str:
+    """`key` as it may stand in a sentence: as text if it is that."""
+    text: Key = key if isinstance(key, str) else bytes(key)
+    if isinstance(text, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            text = text.decode()
+    shown = repr(text)
+    return shown if len(shown) <= SHOWN_MAX else f"{shown[:SHOWN_MAX]}…"

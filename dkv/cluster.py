@@ -10,10 +10,12 @@ directory:
 
     n1.yaml  n1.log  n1/     and so on for every node
     cluster.json             which nodes share the keys: a directory is for one such cluster
+    cluster.lock             locked while a cluster runs there
 
-Ports come from the kernel. For each node the cluster keeps a socket bound to the node's port, but
-not listening, as long as it exists: so nobody is given the port while the node is down, and the
-node, which like that socket sets SO_REUSEADDR, can still bind it and listen.
+Ports come from the kernel, or are those of the last time. For each node the cluster keeps a socket
+bound to the node's port, but not listening, as long as it exists: so nobody is given the port while
+the node is down, and the node, which like that socket sets SO_REUSEADDR, can still bind it and
+listen.
 
 Nodes end with the process that started them, however that ends: each holds the reading end of a
 pipe as its standard input, and the kernel has been asked to kill it when the writing end closes.
@@ -31,14 +33,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, TextIO
 
-from dkv import node_program
-from dkv.errors import InvalidArgumentError, PreconditionError, TimeoutError, UnavailableError
+from dkv import _interrupts, node_program
+from dkv._closing import Closing
+from dkv.errors import (
+    InvalidArgumentError,
+    LockedError,
+    PreconditionError,
+    TimeoutError,
+    UnavailableError,
+)
 from dkv.ring import Member, Nodes, Ring
 
 if TYPE_CHECKING:
@@ -54,19 +62,25 @@ POLL_S = 0.01
 POLL_MAX_S = 0.3
 
 
-class Cluster:
+class Cluster(Closing):
     """Starts dkv-node processes and stops them again; a context manager.
 
     `nodes` is a number of nodes (n1, n2, ...), or ids or members as `dkv.Ring` takes them, with
     zones, hosts and weights; addresses are filled in. `directory` keeps everything and may hold an
     earlier cluster of the same nodes, which goes on with its data; by default it is a temporary one
     that is removed at the end unless `keep` is true. `port` is that of the first node, the others
-    follow it; by default the kernel chooses. `timing` changes how long nodes wait for each other
+    follow it; by default the nodes have those that they had in this directory, where these are
+    free, or else the kernel chooses. `timing` changes how long nodes wait for each other
     (milliseconds; `dkv-node --help` has the names).
 
-    Raises `InvalidArgumentError` for a map that makes no ring, `PreconditionError` if dkv-node has
+    While a cluster exists SIGTERM and SIGHUP interrupt the program as Ctrl-C does, so that nothing
+    is left behind, unless the program handles or ignores them.
+
+    Raises `InvalidArgumentError` for a map that makes no ring or a directory that cannot be used,
+    `LockedError` if a cluster runs in the directory already, `PreconditionError` if dkv-node has
     not been built or the directory belongs to another cluster, and `UnavailableError`, with the
-    node's last words, if a node does not start.
+    node's last words, if a node does not start. None of them has changed the directory of another
+    cluster.
     """
 
     def __init__(
@@ -86,16 +100,12 @@ class Cluster:
         self._owner = os.getpid()
         self._closed = False
         self._temporary = directory is None and not keep
-        self.directory = Path(directory or tempfile.mkdtemp(prefix="dkv-")).resolve()
-        self.directory.mkdir(parents=True, exist_ok=True)
         self._processes: dict[str, _Process] = {}
+        self.directory, self._lock = _locked_directory(directory)
+        _interrupts.hold()
         atexit.register(self._end)
         try:
-            self._claim_directory({"replication": replication, "nodes": _described(members)})
-            for i, member in enumerate(members):
-                self._processes[member.id] = _Process(
-                    member.id, self.directory, port + i if port else 0
-                )
+            self._take_directory(members, replication, port)
             self.ring = Ring(
                 [replace(m, address=self._processes[m.id].address) for m in members], replication
             )
@@ -107,15 +117,31 @@ class Cluster:
             self.close()
             raise
 
-    def _claim_directory(self, description: dict[str, Any]) -> None:
+    def _take_directory(self, members: Sequence[Member], replication: int, port: int) -> None:
         """Nodes that were given others to share keys with would look for data where it is not."""
         file = self.directory / "cluster.json"
-        if file.exists() and json.loads(file.read_text()) != description:
+        description: dict[str, Any] = {"replication": replication, "nodes": _described(members)}
+        try:
+            former = json.loads(file.read_text()) if file.exists() else description
+        except ValueError:
+            raise PreconditionError(f"{file} does not describe a cluster: remove it") from None
+        ports = former.pop("ports", {})
+        if former != description:
             raise PreconditionError(
                 f"{self.directory} belongs to a cluster of other nodes or another replication; "
-                f"{file} says which"
+                f"{file} says which: start that one, or use another directory"
             )
-        file.write_text(json.dumps(description, indent=2) + "\n")
+        if self._has_running_node(member.id for member in members):
+            raise LockedError(f"a node is running already in {self.directory}: stop it first")
+        for i, member in enumerate(members):
+            holder = _hold_port(port + i) if port else _hold_former_port(ports.get(member.id, 0))
+            self._processes[member.id] = _Process(member.id, self.directory, holder)
+        ports = {id: process.port for id, process in self._processes.items()}
+        file.write_text(json.dumps({**description, "ports": ports}, indent=2) + "\n")
+
+    def _has_running_node(self, ids: Iterable[str]) -> bool:
+        """Whether a node runs there that somebody else has started."""
+        return any(_is_locked(self.directory / id / "lock") for id in ids)
 
     def _write_configurations(self, name: str, timing: Mapping[str, int]) -> None:
         common = [
@@ -154,6 +180,17 @@ class Cluster:
     def alive(self, node: str) -> bool:
         """Whether the process of `node` exists; one that is paused does."""
         return self._find(node).pid is not None
+
+    def exit_status(self, node: str) -> int | None:
+        """How `node` has ended by itself: its exit status, or the negative of a signal's number.
+
+        None if it is running, or has been ended by this cluster.
+        """
+        return self._find(node).exit_status
+
+    def configuration(self, node: str) -> Path:
+        """The configuration file of `node`: `dkv-node --config` starts it, too."""
+        return self._find(node).configuration
 
     def logs(self, node: str) -> str:
         """All that `node` has written to its log."""
@@ -251,34 +288,34 @@ class Cluster:
         shutil.rmtree(process.data, ignore_errors=True)
 
     def close(self) -> None:
-        """Stops all nodes in order and removes the directory if it is temporary."""
-        if os.getpid() != self._owner:
-            return  # made by os.fork(): the nodes are the parent's
+        """Stops all nodes in order and removes the directory if it is temporary.
+
+        If that is interrupted, the nodes are killed. The directory stays if somebody else has
+        started a node in it.
+        """
+        if self._lock.closed or os.getpid() != self._owner:
+            return  # after os.fork() the nodes are the parent's
         self._closed = True
-        atexit.unregister(self._end)
-        processes = self._processes.values()
-        for process in processes:
-            process.send_end(signal.SIGTERM)
-        for process in processes:
-            process.await_end()
-            process.release_port()
-        if self._temporary:
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        try:
+            for process in self._processes.values():
+                process.send_end(signal.SIGTERM)
+            for process in self._processes.values():
+                process.await_end()
+        finally:
+            for process in self._processes.values():
+                process.end_now()
+                process.release_port()
+            if self._temporary and not self._has_running_node(self._processes):
+                shutil.rmtree(self.directory, ignore_errors=True)
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # forked children have it, too
+            self._lock.close()
+            atexit.unregister(self._end)
+            _interrupts.release()
 
     def __repr__(self) -> str:
-        running = sum(self.alive(id) for id in self.nodes)
-        return f"Cluster(nodes={len(self.nodes)}, running={running}, directory={self.directory!s})"
+        processes = self._processes.values()
+        states = (f"{process.id} {'runs' if process.pid else 'ended'}" for process in processes)
+        return f"<dkv.Cluster in {self.directory}: {', '.join(states)}>"
 
     def _end(self) -> None:
         """Closes when the interpreter ends."""
@@ -299,7 +336,7 @@ class Cluster:
         process = self._processes.get(node)
         if process is None:
             raise InvalidArgumentError(
-                f"there is no node {node!r} in this cluster: {', '.join(self._processes)}"
+                f"there is no node {node!r} in this cluster, only {', '.join(self._processes)}"
             )
         return process
 
@@ -307,7 +344,7 @@ class Cluster:
         self._check_open()
         process = self._find(node)
         if process.pid is None:
-            raise PreconditionError(f"node {node} is not running")
+            raise PreconditionError(f"node {node} is not running: start it first")
         return process
 
 
@@ -328,13 +365,14 @@ os.register_at_fork(after_in_child=_drop_leashes)
 class _Process:
     """One node: its files, its port, and its process while it runs."""
 
-    def __init__(self, id: str, directory: Path, port: int) -> None:
+    def __init__(self, id: str, directory: Path, port_holder: socket.socket) -> None:
         self.id = id
         self.configuration = directory / f"{id}.yaml"
         self.log = directory / f"{id}.log"
         self.data = directory / id
-        self._port_holder = _hold_port(port)
-        self.address = f"{HOST}:{self._port_holder.getsockname()[1]}"
+        self._port_holder = port_holder
+        self.port: int = port_holder.getsockname()[1]
+        self.address = f"{HOST}:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._leash = -1
         self.is_paused = False
@@ -344,6 +382,10 @@ class _Process:
         if self._process is None or self._process.poll() is not None:
             return None
         return self._process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        return None if self._process is None else self._process.poll()
 
     @property
     def is_awaited(self) -> bool:
@@ -420,10 +462,14 @@ class _Process:
                 self._process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 in_time = False
-                self._process.kill()
-                self._process.wait()
-        self._forget()
+        self.end_now()
         return in_time
+
+    def end_now(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._forget()
 
     def _forget(self) -> None:
         self._process = None
@@ -437,6 +483,44 @@ class _Process:
         self._port_holder.close()
 
 
+def _locked_directory(wanted: str | os.PathLike[str] | None) -> tuple[Path, TextIO]:
+    """The directory, made if it is missing, and its lock, which ends when it is closed."""
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="dkv-") if wanted is None else wanted).resolve()
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "cluster.lock").open("a+")
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"the directory {wanted or tempfile.gettempdir()} cannot be used: {error.strerror}; "
+            "name another one"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip()
+        lock.close()
+        raise LockedError(
+            f"a cluster is running already in {directory} (process {owner}): "
+            "stop it first, or use another directory"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return directory, lock
+
+
+def _is_locked(file: Path) -> bool:
+    try:
+        with file.open() as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _hold_port(port: int) -> socket.socket:
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -445,9 +529,17 @@ def _hold_port(port: int) -> socket.socket:
     except OSError as error:
         holder.close()
         raise UnavailableError(
-            f"port {port} cannot be used: {os.strerror(error.errno or 0)}"
+            f"port {port} cannot be used: {os.strerror(error.errno or 0)}; name another one, "
+            "or none to get free ones"
         ) from error
     return holder
+
+
+def _hold_former_port(port: int) -> socket.socket:
+    try:
+        return _hold_port(port)
+    except UnavailableError:
+        return _hold_port(0)
 
 
 def _strangers(

@@ -9,10 +9,10 @@ import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from dkv import _net
+from dkv._closing import Closing
 from dkv.errors import InvalidArgumentError
 from dkv.ring import Ring, _fields_of
 
@@ -28,7 +28,7 @@ def _stop_nodes() -> None:
             stack.callback(node.stop)
 
 
-class Node:
+class Node(Closing):
     """One member of a cluster, run by this process until `stop`.
 
     `ring` describes the cluster: its members, this one among them, each with its address. `data` is
@@ -57,7 +57,9 @@ class Node:
     ) -> None:
         addresses = {member.id: member.address for member in ring.members}
         if id not in addresses:
-            raise InvalidArgumentError(f"there is no node {id!r} in this ring")
+            raise InvalidArgumentError(
+                f"there is no node {id!r} in this ring, only {', '.join(addresses)}"
+            )
         self.id = id
         self._host = (listen or addresses[id]).rpartition(":")[0]
         self._native = _net.Node(
@@ -86,7 +88,10 @@ class Node:
         known = {"node", "data", "cluster", "replication", "nodes", "listen"}
         unknown = set(config) - known
         if unknown:
-            raise InvalidArgumentError(f"not an option: {', '.join(sorted(unknown))}")
+            raise InvalidArgumentError(
+                f"not an option: {', '.join(sorted(unknown))}; possible are "
+                f"{', '.join(sorted(known))}"
+            )
         try:
             ring = Ring(config["nodes"], config.get("replication", 3))
             return cls(
@@ -126,13 +131,10 @@ class Node:
         """Answers what is under way, syncs and stops. Raises why, if it had ended by itself."""
         self._native.stop()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """The same as `stop`."""
         self.stop()
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "stopped"
+        return f"<dkv.Node {self.id} at {self.address}, {state}>"

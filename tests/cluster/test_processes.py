@@ -1,5 +1,6 @@
 """dkv.Cluster: real processes that start, break, come back and go."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import dkv
-from dkv.errors import InvalidArgumentError, PreconditionError, UnavailableError
+from dkv import node_program
+from dkv.errors import InvalidArgumentError, LockedError, PreconditionError, UnavailableError
 
 
 def gone(pid: int) -> bool:
@@ -61,6 +63,92 @@ def test_a_directory_keeps_the_data_for_the_next_cluster(tmp_path):
             client.put("kept", (client.get("kept") if _ else b"") + b"x")
     with dkv.Cluster(3, 2, directory=tmp_path) as cluster, cluster.client() as client:
         assert client.get("kept") == b"xx"
+
+
+def test_a_directory_keeps_the_ports_where_they_are_free(tmp_path):
+    with dkv.Cluster(2, 2, directory=tmp_path) as cluster:
+        first = cluster.addresses
+    with dkv.Cluster(2, 2, directory=tmp_path) as cluster:
+        assert cluster.addresses == first
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(first["n1"].split(":")[1])))
+        other.listen()
+        with dkv.Cluster(2, 2, directory=tmp_path) as cluster:
+            assert cluster.address("n1") != first["n1"]
+            assert cluster.address("n2") == first["n2"]
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def test_a_directory_in_use_is_refused_and_nothing_in_it_changed(tmp_path):
+    with dkv.Cluster(1, 1, directory=tmp_path) as cluster:
+        before = contents(tmp_path)
+        with pytest.raises(LockedError, match=f"running already in {tmp_path}"):
+            dkv.Cluster(1, 1, directory=tmp_path)
+        assert contents(tmp_path) == before
+        assert cluster.alive("n1")
+    dkv.Cluster(1, 1, directory=tmp_path).close()
+
+
+def test_a_node_that_somebody_else_has_started_is_left_alone(tmp_path):
+    cluster = dkv.Cluster(1, 1, directory=tmp_path)
+    configuration = cluster.configuration("n1")
+    cluster.close()
+    before = contents(tmp_path)
+    node = subprocess.Popen([node_program.path(), "--config", configuration], stderr=-1, text=True)
+    try:
+        while "listening" not in node.stderr.readline():
+            assert node.poll() is None
+        with pytest.raises(LockedError, match="a node is running already"):
+            dkv.Cluster(1, 1, directory=tmp_path)
+        assert contents(tmp_path) | before == contents(tmp_path)
+    finally:
+        node.terminate()
+        node.communicate(timeout=20)
+
+
+def test_a_bad_directory_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "cluster.json").write_text("{")
+    for directory in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nowhere"):
+        with pytest.raises(InvalidArgumentError, match=f"directory {directory} cannot be used: "):
+            dkv.Cluster(1, 1, directory=directory)
+    with pytest.raises(PreconditionError, match="does not describe a cluster"):
+        dkv.Cluster(1, 1, directory=tmp_path)
+
+
+def test_how_a_node_ended_is_known(tmp_path):
+    with dkv.Cluster(2, 2, directory=tmp_path) as cluster:
+        assert cluster.exit_status("n1") is None
+        os.kill(cluster.pid("n1"), signal.SIGABRT)
+        wait_until(lambda: not cluster.alive("n1"), "n1 should end")
+        assert cluster.exit_status("n1") == -signal.SIGABRT
+        assert repr(cluster) == f"<dkv.Cluster in {tmp_path}: n1 ended, n2 runs>"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_script_that_is_told_to_end_leaves_nothing(tmp_path, number):
+    script = "import dkv, time; c = dkv.Cluster(2, 2); print('ready', flush=True); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    assert list(tmp_path.iterdir())
+    process.send_signal(number)
+    assert process.wait(20) != 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_signals_are_the_programs_own_again_when_the_last_cluster_is_closed():
+    with dkv.Cluster(1, 1), dkv.Cluster(1, 1):
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_directory_is_refused_to_a_cluster_of_other_nodes(tmp_path):

@@ -63,6 +63,7 @@ def test_an_absent_key_is_a_key_error_or_the_default(client3: dkv.Client) -> Non
     with pytest.raises(dkv.errors.NotFoundError) as caught:
         client3.get("absent")
     assert isinstance(caught.value, KeyError)
+    assert str(caught.value) == "there is no key 'absent'"
     assert caught.value.outcome is None
     assert client3.get("absent", None) is None
     assert client3.get("absent", b"default") == b"default"
@@ -221,7 +222,8 @@ def test_what_is_no_bytes_anywhere_sends_nothing(
 
 def test_failures_are_told_by_key_and_the_rest_is_done(client3: dkv.Client) -> None:
     items = [("good", b"1"), ("k" * 1025, b"2"), (bytearray(2000), b"3")]
-    with pytest.raises(errors.InvalidArgumentError, match="2 of 3 puts failed") as caught:
+    named = r"2 of 3 puts failed; key 'k{59}…: the key has 1,025 bytes; at most 1,024"
+    with pytest.raises(errors.InvalidArgumentError, match=named) as caught:
         client3.put_many(items)
     assert set(caught.value.failures) == {"k" * 1025, bytes(2000)}
     assert client3.get("good") == b"1"
@@ -386,6 +388,18 @@ def test_nobody_to_connect_to_is_told_with_reasons() -> None:
 def test_a_bad_address_is_refused(seeds: str | list[str]) -> None:
     with pytest.raises(errors.InvalidArgumentError, match="host:port"):
         dkv.connect(seeds)
+
+
+@pytest.mark.parametrize("seeds", [None, 7001, b"localhost:7001", [None], [b"localhost:7001"]])
+def test_what_is_no_text_is_no_address(seeds: object) -> None:
+    with pytest.raises(TypeError, match=r'"host:port'):
+        dkv.connect(seeds)  # type: ignore[arg-type]
+
+
+def test_a_client_shows_what_it_is(cluster3: dkv.Cluster) -> None:
+    with cluster3.client() as client:
+        assert repr(client) == "<dkv.Client of cluster 'local': 3 nodes, N = 3>"
+    assert repr(client) == "<dkv.Client: this client is closed>"
 
 
 def test_importing_dkv_loads_no_grpc() -> None:
