@@ -6,15 +6,34 @@ import shlex
 import subprocess
 import sys
 
+import dkv
 import support
+from dkv import node_program
 
 README = (support.ROOT / "README.md").read_text()
 
 
-def test_the_python_example_runs():
+def test_the_python_examples_run():
     chapter = README.split("## From Python")[1].split("## ")[0]
-    (example,) = re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
-    exec(example, {})
+    examples = re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
+    assert len(examples) >= 2
+    names = {}
+    for example in examples:
+        exec(example, names)
+
+
+def test_the_way_to_bring_a_node_back_works(tmp_path):
+    assert "dkv-node --config D/n4.yaml" in README
+    with dkv.Cluster(4, 3, directory=tmp_path) as cluster:
+        cluster.kill("n4")
+        node = subprocess.Popen([node_program.path(), "--config", tmp_path / "n4.yaml"])
+        try:
+            cluster.wait_ready()
+            while cluster.status()["n4"] is None:
+                assert node.poll() is None
+        finally:
+            node.terminate()
+            assert node.wait(20) == 0
 
 
 def test_the_shell_examples_run(cluster3, tmp_path):
