@@ -9,6 +9,8 @@
 #   make wheel    dist/dkv-*.whl, which needs nothing but Python 3.11 or later and glibc 2.36
 #   make fuzz     looks for inputs that break something: FUZZ_SECONDS for each target
 #   make bench    dkv beside Redis, etcd and memcached, in one run (some minutes)
+#   make bench-micro what hash, index and codec cost alone
+#   make bench-stages    where the CPU time of a put and a get goes (needs Linux's perf)
 #   make bench-check BASE=rev    this tree beside another commit: fails if it costs more CPU
 #
 # A second run does only what has changed, and needs no network when nothing is missing.
@@ -78,11 +80,19 @@ test-asan: test-packages build
 test-tsan: test-packages build
 	@$(PY) -m pytest tests/c --c-build tsan
 
-.PHONY: bench bench-check
+.PHONY: bench bench-check bench-micro bench-stages
 bench: build
 	@csrc/apt.sh install bench
 	@$(MAKE) -s --no-print-directory -f csrc/build.mk loads
 	@$(PY) tests/bench/compare.py $(BENCH_ARGS)
+
+bench-micro: build
+	@$(MAKE) -s --no-print-directory -f csrc/build.mk loads
+	@build/release/loads/micro
+
+bench-stages: build
+	@csrc/apt.sh install stages
+	@$(PY) tests/bench/stages.py $(BENCH_ARGS)
 
 bench-check: build
 	@$(PY) tests/bench/check.py --base $(BASE) $(BENCH_ARGS)

@@ -32,6 +32,8 @@ CASES = [
     Case("get", 1000, 1, 10_000),
     Case("get", 1000, 64, 10_000),
     Case("get", 1000, 1024, 10_000),
+    Case("put", 1000, 8, 10_000, processes=8),
+    Case("get", 1000, 8, 10_000, processes=8),
     Case("put", 100, 64, 10_000),
     Case("get", 100, 64, 10_000),
     Case("put", 1 << 20, 8, 50),
@@ -78,7 +80,8 @@ def median(runs):
 def title(case):
     """What a case does, in words."""
     size = f"{case.size >> 20} MiB" if case.size >= 1 << 20 else f"{case.size:,} B"
-    return f"{case.op} {size}, {case.outstanding} outstanding"
+    many = f"{case.processes} processes × " if case.processes > 1 else ""
+    return f"{case.op} {size}, {many}{case.outstanding} outstanding"
 
 
 def measure(case, running, arguments, console):

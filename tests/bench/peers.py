@@ -31,8 +31,9 @@ class Case:
 
     op: str  # put or get
     size: int
-    outstanding: int
+    outstanding: int  # of each process
     keys: int
+    processes: int = 1  # that make the load
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Dkv:
 
     def layouts(self, case):
         """Ways to keep that many operations under way: here there is one."""
-        return [("1 client", None)]
+        return [("1 client" if case.processes == 1 else f"{case.processes} clients", None)]
 
     def fill(self, case):
         """Writes all keys."""
@@ -83,6 +84,7 @@ class Dkv:
             outstanding=case.outstanding,
             keys=case.keys,
             read_share=float(case.op == "get"),
+            processes=case.processes,
         )
         addresses = self._cluster.addresses.values()
         result = bench.run(addresses, load, seconds=seconds, warmup=warmup, fill=fill)
@@ -194,25 +196,29 @@ class Peer:
     def run(self, case, layout, warmup, seconds):
         """Measures."""
         pids = [process.pid for process in self.processes]
-        load = self._load(case.op, case, layout, warmup, seconds)
+        loads = [self._load(case.op, case, layout, warmup, seconds) for _ in range(case.processes)]
         try:
-            if load.stdout.readline() != "measuring\n":
-                raise RuntimeError(f"{self.name}: no load")
+            for load in loads:
+                if load.stdout.readline() != "measuring\n":
+                    raise RuntimeError(f"{self.name}: no load")
             before = bench.cpu_seconds(pids)
-            line = load.stdout.readline()
+            results = [json.loads(load.stdout.readline()) for load in loads]
             after = bench.cpu_seconds(pids)
-            if load.wait() != 0:
+            if any(load.wait() != 0 for load in loads):
                 raise RuntimeError(f"{self.name}: the load ended early")
         finally:
-            load.kill()
-            load.wait()
-        result = json.loads(line)
-        times = bench.Latencies(Counter({int(k): n for k, n in result["times_ns"].items()}))
+            for load in loads:
+                load.kill()
+                load.wait()
+        counts = Counter()
+        for result in results:
+            counts += Counter({int(k): n for k, n in result["times_ns"].items()})
+        times = bench.Latencies(counts)
         return Measured(
-            times.count / result["seconds"],
+            times.count / max(result["seconds"] for result in results),
             times.quantile_us(0.5) or 0,
             times.quantile_us(0.99) or 0,
-            result["cpu_s"] / times.count * 1e6,
+            sum(result["cpu_s"] for result in results) / times.count * 1e6,
             (after - before) / times.count * 1e6,
         )
 
