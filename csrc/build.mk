@@ -67,7 +67,7 @@ NODE := $(OUT)/bin/dkv-node
 EXT := $(if $(PY_CORE_SRCS),$(OUT)/py/_core.abi3.so) $(if $(PY_NET_SRCS),$(OUT)/py/_net.abi3.so)
 CTESTS := $(CTEST_SRCS:tests/c/%.c=$(OUT)/ctests/%)
 FUZZERS := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(wildcard tests/fuzz/*.c))
-LOADS := $(patsubst tests/bench/%.c,$(OUT)/loads/%,$(wildcard tests/bench/*_load.c) tests/bench/micro.c)
+LOADS := $(patsubst tests/bench/%.c,$(OUT)/loads/%,$(wildcard tests/bench/*.c))
 
 .PHONY: all lib node ext ctests loads fuzz
 .SECONDARY:

@@ -9,7 +9,7 @@
  * Receiving. To be ready for another message costs a packet of its own (a WINDOW_UPDATE), which
  * wakes the peer. So it waits until the answers to the last message are on their way: for the next
  * poll, or, if these are known to be all (dkv_rpc_stream_flush_last), it joins their batch. That
- * saves a quarter of the CPU time of an operation that is alone. But a stream on which messages
+ * saves a fifth or more of the CPU time of a get that is alone. But a stream on which messages
  * wait is busy, and is ready again at once: what can be received in one round is answered in one
  * message, and without that the messages of a busy stream become ever smaller.
  *
