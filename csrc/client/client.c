@@ -132,6 +132,7 @@ static int batch_start(dkv_client *client, batch *b) {
     pthread_mutex_lock(&client->mutex);
     if (client->closed) {
         pthread_mutex_unlock(&client->mutex);
+        for (size_t i = 0; i < b->n; i++) b->flights[i].op->internal = NULL;
         free(b);
         return DKV_ERR_PRECONDITION;
     }

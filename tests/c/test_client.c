@@ -647,6 +647,7 @@ static void closing_ends_every_wait(void) {
     }
     dkv_client_op late = op_of(DKV_OP_GET, "a", 0);
     CHECK(dkv_client_start(client, &late, 1) == DKV_ERR_PRECONDITION);
+    CHECK(!late.internal); /* nothing of it is left to wait for */
     end();
 }
 
