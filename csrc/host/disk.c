@@ -140,6 +140,7 @@ static int perform_fast(dkv_disk *disk, dkv_disk_job *job) {
     int err = ask_fault(disk, job);
     if (err) return err;
     if (job->op == DKV_DISK_LIST) return note_error(disk, dkv_disk_files_list(&disk->files, job));
+    if (job->op == DKV_DISK_SPACE) return note_error(disk, dkv_disk_files_space(&disk->files, job));
     if (job->op == DKV_DISK_REMOVE) {
         err = note_error(disk, dkv_disk_files_remove(&disk->files, job->file, &left));
         close_later(disk, left);

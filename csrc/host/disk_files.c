@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -152,6 +153,15 @@ static int list_open(const dkv_disk_files *files, dkv_disk_job *job) {
 
 int dkv_disk_files_list(const dkv_disk_files *files, dkv_disk_job *job) {
     return files->in_memory ? list_open(files, job) : list_dir(files, job);
+}
+
+int dkv_disk_files_space(const dkv_disk_files *files, dkv_disk_job *job) {
+    struct statvfs status;
+    job->offset = UINT64_MAX; /* of memory nothing is known beforehand */
+    if (files->in_memory) return DKV_OK;
+    if (fstatvfs(files->dir, &status)) return dkv_disk_err_of(errno);
+    job->offset = (uint64_t)status.f_bavail * status.f_frsize;
+    return DKV_OK;
 }
 
 /* ---- open files ---- */

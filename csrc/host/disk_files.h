@@ -45,6 +45,9 @@ int dkv_disk_files_let_go(dkv_open_file *file);
 
 int dkv_disk_files_list(const dkv_disk_files *files, dkv_disk_job *job);
 
+/* Sets job->offset to the bytes that an unprivileged process can still write. */
+int dkv_disk_files_space(const dkv_disk_files *files, dkv_disk_job *job);
+
 /* The dkv_err of an errno. */
 int dkv_disk_err_of(int error);
 

@@ -22,6 +22,7 @@ typedef enum dkv_disk_op {
     DKV_DISK_REMOVE,   /* removes the file; err NOT_FOUND if there is none */
     DKV_DISK_TRUNCATE, /* sets the file's length to offset */
     DKV_DISK_SYNC_DIR, /* as fsync of the directory */
+    DKV_DISK_SPACE,    /* sets offset to the bytes that can still be written; UINT64_MAX: unknown */
     DKV_DISK_LIST,     /* fills data with the files present: one dkv_disk_file each; open only */
 } dkv_disk_op;
 
@@ -40,7 +41,7 @@ typedef struct dkv_disk_file {
 
 typedef struct dkv_disk_job {
     dkv_disk_op op;
-    dkv_disk_file file; /* kind and number; unused by LIST and SYNC_DIR */
+    dkv_disk_file file; /* kind and number; unused by LIST, SPACE and SYNC_DIR */
     uint64_t offset;
     uint32_t len_bytes;  /* bytes wanted; for LIST the capacity of data in files */
     uint32_t done_bytes; /* set by the disk side: bytes read; for LIST the number of files */

@@ -35,7 +35,7 @@ typedef struct dkv_hello {
     uint64_t remembers; /* store id that the sender remembers of the receiver; 0 = none */
     bool in_sync;       /* the sender's store has lost nothing that it confirmed */
     uint64_t wall_ms;   /* the sender's wall clock */
-    int state;          /* what the sender would say to a write now: 0, BUSY, NO_SPACE */
+    int state;          /* what the sender would say to a put now: 0, BUSY or NO_SPACE */
     int err;            /* HELLO_REPLY: 0, or why the link is refused */
 } dkv_hello;
 

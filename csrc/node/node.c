@@ -180,7 +180,7 @@ static void hand_out_jobs(dkv_node *node, const dkv_moment *at) {
 }
 
 static bool is_full(const dkv_node *node) {
-    return dkv_store_admits(node->store, 0) == DKV_ERR_NO_SPACE;
+    return dkv_store_admits(node->store, DKV_KIND_VALUE, 0) == DKV_ERR_NO_SPACE;
 }
 
 static void retry_when_full(dkv_node *node, const dkv_moment *at) {

@@ -307,7 +307,7 @@ int64_t dkv_replica_next_timer(const dkv_replica *replica) {
 
 int dkv_replica_state(const dkv_replica *replica) {
     if (replica->counts.serves >= DKV_SERVES_MAX) return DKV_ERR_BUSY;
-    return dkv_store_admits(replica->options.store, 0);
+    return dkv_store_admits(replica->options.store, DKV_KIND_VALUE, 0);
 }
 
 dkv_replica_counts dkv_replica_counts_get(const dkv_replica *replica) {

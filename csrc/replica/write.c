@@ -51,14 +51,25 @@ static void refuse(dkv_replica *replica, const dkv_moment *at, write_request *w,
     reply_and_end(replica, at, w, err, DKV_OUTCOME_NOT_APPLIED, detail);
 }
 
+static dkv_kind kind_of(const write_request *w) {
+    return w->r.op == DKV_OP_PUT ? DKV_KIND_VALUE : DKV_KIND_TOMBSTONE;
+}
+
+/* What replica `i`, if it can be reached, says to the write: 0, BUSY or NO_SPACE, for example. */
+static int objection(const dkv_replica *replica, const write_request *w, unsigned i) {
+    if (dkv_replica_is_mine(&w->r, i)) {
+        return dkv_store_admits(replica->options.store, kind_of(w), w->r.key.len + w->value.len);
+    }
+    int err = dkv_peers_state(replica->options.peers, w->r.list[i]);
+    /* Who has no space for values has some for deletions. */
+    return err == DKV_ERR_NO_SPACE && kind_of(w) == DKV_KIND_TOMBSTONE ? DKV_OK : err;
+}
+
 /* Why a replica cannot take the write. */
 static const char *obstacle(const dkv_replica *replica, const write_request *w, unsigned i) {
-    int err = DKV_OK;
-    if (dkv_replica_is_mine(&w->r, i)) {
-        err = dkv_store_admits(replica->options.store, w->r.key.len + w->value.len);
-    } else if (dkv_peers_reach(replica->options.peers, w->r.list[i]) == DKV_REACH_UP) {
-        err = dkv_peers_state(replica->options.peers, w->r.list[i]);
-    }
+    bool is_there = dkv_replica_is_mine(&w->r, i) ||
+                    dkv_peers_reach(replica->options.peers, w->r.list[i]) == DKV_REACH_UP;
+    int err = is_there ? objection(replica, w, i) : DKV_OK;
     switch (err) {
     case DKV_OK: return "not reachable";
     case DKV_ERR_NO_SPACE: return "disk full";
@@ -176,15 +187,12 @@ static void forward(dkv_replica *replica, const dkv_moment *at, write_request *w
 /* Where a write would stand with replica `i` if it began now. An error other than "not reachable"
  * becomes the write's failure. */
 static progress foresee(dkv_replica *replica, const dkv_moment *at, write_request *w, unsigned i) {
-    int err;
-    if (dkv_replica_is_mine(&w->r, i)) {
-        err = dkv_store_admits(replica->options.store, w->r.key.len + w->value.len);
-    } else {
+    if (!dkv_replica_is_mine(&w->r, i)) {
         dkv_reach reach = dkv_peers_want(replica->options.peers, at, w->r.list[i]);
         if (reach == DKV_REACH_DOWN) return FAILED;
         if (reach != DKV_REACH_UP) return WAITING;
-        err = dkv_peers_state(replica->options.peers, w->r.list[i]);
     }
+    int err = objection(replica, w, i);
     if (err) w->failure = err;
     return err ? FAILED : AT_REST;
 }
@@ -211,7 +219,7 @@ static void write_everywhere(dkv_replica *replica, const dkv_moment *at, write_r
         .key = w->r.key,
         .value = w->value,
         .version = w->version,
-        .kind = w->r.op == DKV_OP_PUT ? DKV_KIND_VALUE : DKV_KIND_TOMBSTONE,
+        .kind = kind_of(w),
     };
     /* The own store first: it alone can still refuse before anything was written. */
     if (w->r.mine >= 0 && w->r.progress[w->r.mine] == AT_REST) {

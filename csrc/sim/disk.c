@@ -44,6 +44,7 @@ struct dkv_sim_disk {
     out_job *out;
     uint64_t jobs; /* submitted so far: numbers them */
     uint64_t limit_bytes;
+    bool tells_space;
     uint32_t failing_syncs;
     uint32_t failing_reads;
 };
@@ -335,6 +336,13 @@ static int do_list(const dkv_sim_disk *disk, dkv_disk_job *job) {
     return DKV_OK;
 }
 
+static int do_space(const dkv_sim_disk *disk, dkv_disk_job *job) {
+    uint64_t used = dkv_sim_disk_bytes(disk);
+    uint64_t left = disk->limit_bytes > used ? disk->limit_bytes - used : 0;
+    job->offset = disk->tells_space && disk->limit_bytes ? left : UINT64_MAX;
+    return DKV_OK;
+}
+
 /* What can be told of a sync when it begins. */
 static int begin_sync(dkv_sim_disk *disk, const dkv_disk_job *job) {
     sim_file *file = job->op == DKV_DISK_SYNC ? find(disk, job->file) : NULL;
@@ -354,6 +362,7 @@ static int perform(dkv_sim_disk *disk, dkv_disk_job *job) {
     case DKV_DISK_REMOVE: return do_remove(disk, job);
     case DKV_DISK_TRUNCATE: return do_truncate(disk, job);
     case DKV_DISK_LIST: return do_list(disk, job);
+    case DKV_DISK_SPACE: return do_space(disk, job);
     case DKV_DISK_SYNC:
     case DKV_DISK_SYNC_DIR: return begin_sync(disk, job);
     }
@@ -468,6 +477,10 @@ int dkv_sim_disk_lose_file(dkv_sim_disk *disk, dkv_disk_file *out) {
 
 void dkv_sim_disk_limit(dkv_sim_disk *disk, uint64_t bytes) {
     disk->limit_bytes = bytes;
+}
+
+void dkv_sim_disk_tell_space(dkv_sim_disk *disk, bool tell) {
+    disk->tells_space = tell;
 }
 
 void dkv_sim_disk_fail_syncs(dkv_sim_disk *disk, uint32_t count) {

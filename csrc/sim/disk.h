@@ -64,6 +64,10 @@ int dkv_sim_disk_lose_file(dkv_sim_disk *disk, dkv_disk_file *out);
 /* Writes that would make the files longer than `bytes` in all find NO_SPACE; 0: no limit. */
 void dkv_sim_disk_limit(dkv_sim_disk *disk, uint64_t bytes);
 
+/* Whether a SPACE job is told what is left of the limit; else, as at first, it is not known: writes
+ * find the disk full without warning. */
+void dkv_sim_disk_tell_space(dkv_sim_disk *disk, bool tell);
+
 /* The next `count` jobs of this kind fail with IO. */
 void dkv_sim_disk_fail_syncs(dkv_sim_disk *disk, uint32_t count);
 void dkv_sim_disk_fail_reads(dkv_sim_disk *disk, uint32_t count);

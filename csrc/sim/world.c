@@ -146,6 +146,7 @@ static void note_job(dkv_sim_node *sn, const dkv_disk_job *job) {
         [DKV_DISK_SYNC] = "sync",         [DKV_DISK_CREATE] = "create",
         [DKV_DISK_REMOVE] = "remove",     [DKV_DISK_TRUNCATE] = "truncate",
         [DKV_DISK_SYNC_DIR] = "sync_dir", [DKV_DISK_LIST] = "list",
+        [DKV_DISK_SPACE] = "space",
     };
     dkv_trace_entry entry = {sn->world->now,
                              sn->index,

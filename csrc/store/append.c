@@ -214,8 +214,7 @@ void dkv_append_wait(dkv_append *append, uint64_t cookie) {
     append->waiters[at] = (dkv_waiter){append->appended, cookie};
 }
 
-/* The log position up to which everything is in files. */
-static uint64_t written_position(const dkv_append *append) {
+uint64_t dkv_append_written(const dkv_append *append) {
     const dkv_segment *segment = append->syncing;
     return segment ? segment->base + segment->written : append->appended;
 }
@@ -223,7 +222,7 @@ static uint64_t written_position(const dkv_append *append) {
 /* Log position up to which everything is confirmed. */
 static uint64_t confirmed_position(const dkv_append *append) {
     bool before_sync = append->interval_ns || DKV_PLANTED(CONFIRM_BEFORE_SYNC);
-    return before_sync ? written_position(append) : append->durable;
+    return before_sync ? dkv_append_written(append) : append->durable;
 }
 
 uint64_t dkv_append_unconfirmed(const dkv_append *append) {
@@ -235,7 +234,7 @@ bool dkv_append_next_decided(dkv_append *append, uint64_t *cookie, int *err) {
     const dkv_waiter *oldest = &append->waiters[append->waiters_first];
     bool confirmed = oldest->position <= confirmed_position(append);
     bool refused = append->full && oldest->position <= append->refused &&
-                   oldest->position > written_position(append);
+                   oldest->position > dkv_append_written(append);
     if (!confirmed && !refused) return false;
     *cookie = oldest->cookie;
     *err = confirmed ? DKV_OK : DKV_ERR_NO_SPACE;

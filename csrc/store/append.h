@@ -93,6 +93,9 @@ void dkv_append_wait(dkv_append *append, uint64_t cookie);
 /* Takes the oldest waiter whose fate is decided, and tells it: 0 or NO_SPACE. */
 bool dkv_append_next_decided(dkv_append *append, uint64_t *cookie, int *err);
 
+/* The log position up to which everything is in files. */
+uint64_t dkv_append_written(const dkv_append *append);
+
 /* Bytes appended, not yet confirmed. */
 uint64_t dkv_append_unconfirmed(const dkv_append *append);
 

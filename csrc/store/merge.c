@@ -52,7 +52,8 @@ static bool may_read(const dkv_store *store) {
     const dkv_append *append = &store->append;
     if (append->full) return false;
     if (dkv_append_unconfirmed(append) > store->unsynced_max_bytes / 2) return false;
-    return store->merge.credit >= DKV_MERGE_PIECE_BYTES || dkv_store_merge_is_behind(store, 1);
+    if (dkv_store_merge_is_behind(store, 1) || dkv_store_space_is_low(store)) return true;
+    return store->merge.credit >= DKV_MERGE_PIECE_BYTES;
 }
 
 static void begin(dkv_store *store) {

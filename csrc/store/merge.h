@@ -10,7 +10,8 @@
  * 2. Merge reads at most DKV_MERGE_PACE bytes for each byte that is applied, in pieces of
  *    DKV_MERGE_PIECE_BYTES, one at a time. That is enough to keep the log below about twice its
  *    live bytes. When it falls behind all the same, it reads without pause and writers are refused
- *    as BUSY (dkv_store_merge_is_behind). */
+ *    as BUSY (dkv_store_merge_is_behind). While the disk has little room (space.h) it reads without
+ *    pause too, and when there is none at all it waits. */
 #ifndef DKV_STORE_MERGE_H
 #define DKV_STORE_MERGE_H
 

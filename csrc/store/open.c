@@ -110,6 +110,7 @@ static dkv_store *store_new(const dkv_store_options *options) {
     store->append.segments = &store->segments;
     store->append.segment_bytes =
         options->segment_bytes ? options->segment_bytes : DEFAULT_SEGMENT_BYTES;
+    dkv_space_init(&store->space, store->append.segment_bytes);
     store->unsynced_max_bytes =
         options->unsynced_max_bytes ? options->unsynced_max_bytes : DEFAULT_UNSYNCED_BYTES;
     return store;

@@ -86,18 +86,27 @@ static int check_record(const dkv_record *record) {
 /* Who has asked dkv_store_admits before must not be refused for what others have begun since. */
 #define APPLY_SLACK 2u
 
+static bool space_is_low(const dkv_store *store, unsigned part) {
+    return dkv_space_is_low(&store->space, store->append.appended, part);
+}
+
+bool dkv_store_space_is_low(const dkv_store *store) {
+    return space_is_low(store, 1);
+}
+
 /* 0 if there is room for a record. `slack` times what the limits are for new writes. */
-static int check_room(const dkv_store *store, size_t record_bytes, unsigned slack) {
+static int check_room(const dkv_store *store, dkv_kind kind, size_t record_bytes, unsigned slack) {
     uint64_t waiting = dkv_append_unconfirmed(&store->append);
     uint64_t most = store->unsynced_max_bytes * slack;
     if (store->append.failed || store->meta.failed) return DKV_ERR_IO;
     if (store->append.full) return DKV_ERR_NO_SPACE;
+    if (kind == DKV_KIND_VALUE && space_is_low(store, slack)) return DKV_ERR_NO_SPACE;
     if (waiting > 0 && waiting + record_bytes > most) return DKV_ERR_BUSY;
     return dkv_store_merge_is_behind(store, slack) ? DKV_ERR_BUSY : DKV_OK;
 }
 
-int dkv_store_admits(const dkv_store *store, size_t record_bytes) {
-    return check_room(store, record_bytes, 1);
+int dkv_store_admits(const dkv_store *store, dkv_kind kind, size_t record_bytes) {
+    return check_room(store, kind, record_bytes, 1);
 }
 
 /* The same version must be the same write. What can be told without reading is told. */
@@ -110,7 +119,7 @@ int dkv_store_apply(dkv_store *store, const dkv_record *record, uint64_t cookie)
     int err = check_record(record);
     if (err) return err;
     uint32_t len = dkv_log_length(record->key.len, record->value.len);
-    err = check_room(store, len, APPLY_SLACK);
+    err = check_room(store, record->kind, len, APPLY_SLACK);
     if (err) return err;
     err = dkv_append_reserve_waiter(&store->append);
     if (err) return err;
@@ -141,6 +150,7 @@ dkv_slice dkv_store_facts(const dkv_store *store) {
 void dkv_store_retry(dkv_store *store) {
     dkv_append_retry(&store->append);
     dkv_meta_retry(&store->meta);
+    dkv_space_ask(&store->space);
 }
 
 /* ---- reading ---- */
@@ -200,12 +210,16 @@ int64_t dkv_store_next_timer(const dkv_store *store) {
 
 dkv_disk_job *dkv_store_next_job(dkv_store *store) {
     if (store->append.failed || store->meta.failed) return NULL;
+    dkv_append *append = &store->append;
     dkv_disk_job *job = dkv_reads_next_job(&store->reads);
+    if (!job) {
+        job = dkv_space_next_job(&store->space, append->appended, dkv_append_written(append));
+    }
     if (!job) job = dkv_meta_next_job(&store->meta);
-    if (!job) job = dkv_append_next_job(&store->append);
+    if (!job) job = dkv_append_next_job(append);
     if (!job) job = dkv_merge_next_job(store);
     /* What merge has just appended leaves at once. */
-    if (!job) job = dkv_append_next_job(&store->append);
+    if (!job) job = dkv_append_next_job(append);
     return job;
 }
 
@@ -231,6 +245,8 @@ void dkv_store_job_done(dkv_store *store, dkv_disk_job *job) {
     if (dkv_append_is_job(&store->append, job)) {
         dkv_append_job_done(&store->append, job);
         note_newest_segment(store);
+    } else if (job == &store->space.job) {
+        dkv_space_job_done(&store->space);
     } else if (job == &store->meta.job) {
         dkv_meta_job_done(&store->meta);
     } else if (dkv_merge_is_job(&store->merge, job)) {
@@ -287,7 +303,7 @@ void dkv_store_stats_get(const dkv_store *store, dkv_store_stats *out) {
         .unsynced_bytes = store->append.appended - store->append.durable,
         .unconfirmed_bytes = dkv_append_unconfirmed(&store->append),
         .segments = store->segments.count,
-        .full = store->append.full,
+        .full = store->append.full || dkv_store_space_is_low(store),
         .damaged_records = store->damaged_records,
         .merged_bytes = store->merge.merged_bytes,
         .syncs = store->append.syncs,

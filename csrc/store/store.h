@@ -85,10 +85,12 @@ uint64_t dkv_store_id(const dkv_store *store);
  * version with other contents), NO_MEMORY: nothing happens and no event comes. */
 int dkv_store_apply(dkv_store *store, const dkv_record *record, uint64_t cookie);
 
-/* 0 if a new write of a record of this size may be begun now, else BUSY or NO_SPACE. Apply itself
- * is BUSY only at twice these limits: a write that has been begun at several nodes should not fail
- * half-way because others were begun meanwhile. */
-int dkv_store_admits(const dkv_store *store, size_t record_bytes);
+/* 0 if a new write of a record of this kind and size may be begun now, else BUSY or NO_SPACE. Apply
+ * itself refuses only at twice these limits: a write that has been begun at several nodes should
+ * not fail half-way because others were begun meanwhile. A value finds NO_SPACE when the disk has
+ * room for one segment or less; a tombstone only when there is none at all, so that deleting is a
+ * way out of a full disk. */
+int dkv_store_admits(const dkv_store *store, dkv_kind kind, size_t record_bytes);
 
 /* There may be space again: what found none is tried once more. Call from time to time (a second
  * is fine) while stats say `full`. Merge calls for it by itself when it has freed a segment. */
@@ -180,7 +182,7 @@ typedef struct dkv_store_stats {
     uint64_t unsynced_bytes;    /* applied, not yet synced */
     uint64_t unconfirmed_bytes; /* applied, not yet confirmed */
     uint32_t segments;
-    bool full;                /* the last WRITE found no space; puts are refused */
+    bool full;                /* values are refused as NO_SPACE */
     uint64_t damaged_records; /* found at open and since */
     uint64_t merged_bytes;    /* copied by merge since open */
     uint64_t syncs;           /* since open */

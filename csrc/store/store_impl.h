@@ -7,6 +7,7 @@
 #include "store/merge.h"
 #include "store/meta.h"
 #include "store/reads.h"
+#include "store/space.h"
 #include "store/store.h"
 
 struct dkv_store {
@@ -16,6 +17,7 @@ struct dkv_store {
     dkv_meta meta;
     dkv_reads reads;
     dkv_merge merge;
+    dkv_space space;
     uint64_t unsynced_max_bytes;
     uint64_t tombstones;
     uint64_t damaged_records;
@@ -40,5 +42,8 @@ int dkv_store_move(dkv_store *store, const dkv_index_entry *entry, const dkv_log
 /* True while merge is so far behind that dead records could fill the disk: at `slack` times the
  * limits of merge.h. */
 bool dkv_store_merge_is_behind(const dkv_store *store, unsigned slack);
+
+/* True while the disk has so little room that new values are refused. */
+bool dkv_store_space_is_low(const dkv_store *store);
 
 #endif

@@ -128,6 +128,23 @@ static void full_replica_refuses_and_recovers(void) {
     teardown();
 }
 
+/* A replica whose disk is nearly full takes no values, but deletions: at level `all`, too. */
+static void nearly_full_replica_takes_deletions(void) {
+    setup_replicas();
+    CHECK(put(owner, KEY, "v", DKV_LEVEL_ALL)->outcome == DKV_OUTCOME_APPLIED);
+    dkv_sim_disk_tell_space(nodes[third].disk, true);
+    dkv_sim_disk_limit(nodes[third].disk, dkv_sim_disk_bytes(nodes[third].disk) + 100000);
+    dkv_store_retry(dkv_node_store(nodes[third].node)); /* asks the disk again */
+    advance(50);
+    put(owner, "other", "v", DKV_LEVEL_ALL);
+    const answer *a = put(owner, "other", "v", DKV_LEVEL_ALL);
+    CHECK(a->err == DKV_ERR_NO_SPACE && a->outcome == DKV_OUTCOME_NOT_APPLIED);
+    a = ask(owner, &(dkv_request){.op = DKV_OP_DELETE, .key = dkv_slice_of(KEY)});
+    settle();
+    CHECK(a->err == DKV_OK && a->outcome == DKV_OUTCOME_APPLIED && !(a->missing & bit(third)));
+    teardown();
+}
+
 /* P4: that a replica is full is not forgotten with the connection. */
 static void full_replica_refuses_after_reconnecting(void) {
     setup_replicas();
@@ -362,6 +379,7 @@ static const check_test tests[] = {
     CHECK_TEST(late_confirmation_after_reply_is_ignored),
     CHECK_TEST(foreign_replies_confirm_nothing),
     CHECK_TEST(full_replica_refuses_and_recovers),
+    CHECK_TEST(nearly_full_replica_takes_deletions),
     CHECK_TEST(full_replica_refuses_after_reconnecting),
     CHECK_TEST(full_replica_is_asked_again_soon),
     CHECK_TEST(miss_asks_all_others),

@@ -98,6 +98,7 @@ static void survives_any_life(void) {
 static void survives_a_full_disk(void) {
     for (uint64_t run = 0; run < check_runs / 2; run++) {
         world *w = new_world(check_seed * 1000033 + run);
+        dkv_sim_disk_tell_space(w->disk, run % 2);
         CHECK(world_open(w) == DKV_OK);
         for (int lives = 0; lives < 6; lives++) {
             live(w, dkv_rand_below(&w->rand, 600));
@@ -114,7 +115,7 @@ static void survives_a_full_disk(void) {
                 dkv_store_retry(w->store);
                 world_settle(w);
                 write_and_settle(w, 20);
-                CHECK(dkv_store_admits(w->store, 100) == DKV_OK);
+                CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 100) == DKV_OK);
             }
             world_stop(w, dkv_rand_below(&w->rand, 2) ? STOP_KILL : STOP_POWER);
             CHECK(world_open(w) == DKV_OK);
@@ -212,14 +213,14 @@ static void too_much_unsynced_is_busy(void) {
     dkv_store_stats stats;
     for (int i = 0; i < 5000 && !err; i++) {
         dkv_store_stats_get(w->store, &stats);
-        bool admitted = dkv_store_admits(w->store, 0) == DKV_OK;
+        bool admitted = dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_OK;
         CHECK(admitted == (stats.unsynced_bytes <= 100000));
         err = world_write(w);
     }
     CHECK(err == DKV_ERR_BUSY);
     CHECK(stats.unsynced_bytes <= 200000 && stats.unsynced_bytes > 190000);
     world_settle(w);
-    CHECK(dkv_store_admits(w->store, 0) == DKV_OK);
+    CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_OK);
     CHECK(world_write(w) == DKV_OK);
 }
 

@@ -298,7 +298,8 @@ static void writers_wait_for_merge(void) {
             }
         }
     }
-    CHECK(err == DKV_ERR_BUSY && held && dkv_store_admits(w->store, 100) == DKV_ERR_BUSY);
+    CHECK(err == DKV_ERR_BUSY && held &&
+          dkv_store_admits(w->store, DKV_KIND_VALUE, 100) == DKV_ERR_BUSY);
     dkv_store_stats stats = stats_of(w);
     uint64_t most = DKV_MERGE_BEHIND_FACTOR * stats.live_bytes +
                     DKV_MERGE_BEHIND_SEGMENTS * (uint64_t)DKV_LOG_RECORD_MAX;
@@ -308,7 +309,7 @@ static void writers_wait_for_merge(void) {
         dkv_sim_disk_submit(w->disk, job);
         complete(w, job);
     }
-    CHECK(dkv_store_admits(w->store, 100) == DKV_OK);
+    CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 100) == DKV_OK);
     CHECK(stats_of(w).log_bytes <= most && stats_of(w).records == stats.records);
 }
 

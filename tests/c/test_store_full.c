@@ -25,6 +25,7 @@ static void take_events(world *w) {
     while (dkv_store_next_event(w->store, &event)) {
         CHECK(event.kind == DKV_STORE_DURABLE);
         CHECK(event.err == DKV_OK || event.err == DKV_ERR_NO_SPACE);
+        w->n_refused += event.err != DKV_OK;
     }
 }
 
@@ -65,6 +66,74 @@ static dkv_disk_job *settle_without_merge(world *w, dkv_disk_job *held) {
     return held;
 }
 
+static int delete_kept(world *w, uint64_t number, uint64_t hlc) {
+    char text[32];
+    snprintf(text, sizeof text, "kept-%" PRIu64, number);
+    dkv_record record = {
+        .key = dkv_slice_of(text), .version = {hlc, 1}, .kind = DKV_KIND_TOMBSTONE};
+    return dkv_store_apply(w->store, &record, hlc);
+}
+
+static int admits_value(const world *w) {
+    return dkv_store_admits(w->store, DKV_KIND_VALUE, 0);
+}
+
+/* A disk that says how full it is is not filled to its end: new values are refused before, and
+ * deletions are not. They are the way to have space again. */
+static void deletions_make_space(void) {
+    world *w = new_world(check_seed);
+    dkv_sim_disk_tell_space(w->disk, true);
+    dkv_sim_disk_limit(w->disk, 2 << 20);
+    uint64_t number = 0;
+    while (admits_value(w) == DKV_OK) {
+        number += 20;
+        CHECK(number < 40000 && churn(w, number, number) == DKV_OK);
+        settle_counting_reads(w);
+    }
+    CHECK(admits_value(w) == DKV_ERR_NO_SPACE && stats_of(w).full && w->n_refused == 0);
+    CHECK(dkv_store_admits(w->store, DKV_KIND_TOMBSTONE, 0) == DKV_OK);
+    for (uint64_t kept = 20; kept <= number; kept += 20) {
+        CHECK(delete_kept(w, kept, number + kept) == DKV_OK);
+        settle_counting_reads(w);
+    }
+    CHECK(admits_value(w) == DKV_OK && stats_of(w).log_bytes < 1 << 20);
+}
+
+/* What is begun before the disk is known to be nearly full is still taken, up to half of what is
+ * kept back: elsewhere it may have been written already. */
+static void what_is_begun_is_taken(void) {
+    world *w = new_world(check_seed);
+    dkv_sim_disk_tell_space(w->disk, true);
+    dkv_sim_disk_limit(w->disk, 2 << 20);
+    uint64_t number = 0, late = 0;
+    int err = DKV_OK;
+    while (!err) {
+        number += 20;
+        late += admits_value(w) != DKV_OK;
+        err = churn(w, number, number);
+        settle_counting_reads(w);
+    }
+    CHECK(err == DKV_ERR_NO_SPACE);
+    CHECK(late > 8 && late < 24); /* of 2 KB each: half of a segment of 64 KiB */
+}
+
+/* Merge has the space that it needs to free some: a disk full of dead records does not stay full.
+ */
+static void merge_makes_space(void) {
+    world *w = new_world(check_seed);
+    dkv_disk_job *held = NULL;
+    dkv_sim_disk_tell_space(w->disk, true);
+    dkv_sim_disk_limit(w->disk, 2 << 20);
+    for (uint64_t number = 1; admits_value(w) == DKV_OK; number++) {
+        CHECK(number < 20000 && churn(w, number, number) == DKV_OK);
+        held = settle_without_merge(w, held);
+    }
+    CHECK(held && admits_value(w) == DKV_ERR_NO_SPACE);
+    dkv_store_job_done(w->store, held);
+    settle_counting_reads(w);
+    CHECK(admits_value(w) == DKV_OK && stats_of(w).log_bytes < 1 << 20);
+}
+
 /* However far behind merge is: while the disk is full it does not read what it cannot move,
  * whatever is tried again. With space it makes up for it. */
 static void merge_waits_for_space(void) {
@@ -74,20 +143,21 @@ static void merge_waits_for_space(void) {
         CHECK(number < 20000);
         held = settle_without_merge(w, held);
     }
-    CHECK(held && dkv_store_admits(w->store, 0) == DKV_ERR_BUSY);
+    CHECK(held && dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_ERR_BUSY);
     dkv_sim_disk_limit(w->disk, dkv_sim_disk_bytes(w->disk));
     dkv_store_job_done(w->store, held);
     uint64_t read_bytes = 0, log_bytes = stats_of(w).log_bytes;
     for (int i = 0; i < 100; i++) {
         read_bytes += settle_counting_reads(w);
-        CHECK(dkv_store_admits(w->store, 0) == DKV_ERR_NO_SPACE);
+        CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_ERR_NO_SPACE);
         dkv_store_retry(w->store);
     }
     CHECK(read_bytes <= 2 * 65536);
     dkv_sim_disk_limit(w->disk, 0);
     dkv_store_retry(w->store);
     settle_counting_reads(w);
-    CHECK(dkv_store_admits(w->store, 0) == DKV_OK && stats_of(w).log_bytes < log_bytes);
+    CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_OK &&
+          stats_of(w).log_bytes < log_bytes);
 }
 
 /* A segment that merge has begun to read when the disk becomes full, and of which nothing is alive
@@ -108,7 +178,7 @@ static void dead_victim_is_removed(void) {
     dkv_sim_disk_limit(w->disk, dkv_sim_disk_bytes(w->disk));
     CHECK(churn(w, 1, 2 * number) == DKV_OK);
     settle_counting_reads(w);
-    CHECK(dkv_store_admits(w->store, 0) == DKV_ERR_NO_SPACE);
+    CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_ERR_NO_SPACE);
     CHECK(dkv_sim_disk_flip(w->disk, victim, 0, 0) == DKV_OK);
     dkv_store_job_done(w->store, held);
     settle_counting_reads(w);
@@ -147,8 +217,8 @@ static void unknown_record_is_left_alone(void) {
 }
 
 static const check_test tests[] = {
-    CHECK_TEST(unknown_record_is_left_alone),
-    CHECK_TEST(merge_waits_for_space),
-    CHECK_TEST(dead_victim_is_removed),
+    CHECK_TEST(unknown_record_is_left_alone), CHECK_TEST(merge_waits_for_space),
+    CHECK_TEST(dead_victim_is_removed),       CHECK_TEST(deletions_make_space),
+    CHECK_TEST(what_is_begun_is_taken),       CHECK_TEST(merge_makes_space),
 };
 CHECK_MAIN(tests)
