@@ -267,27 +267,54 @@ static int save_tail(recovery *r, const found_segment *found) {
     return err;
 }
 
+static int sync_segment(recovery *r, const dkv_segment *segment) {
+    dkv_disk_job sync = {.op = DKV_DISK_SYNC, .file = dkv_segment_file(segment)};
+    return r->run(r->disk, &sync);
+}
+
 /* Cuts what is not confirmed from the end of a segment; it is dead or saved by now. */
 static int cut_tail(recovery *r, const found_segment *found) {
     dkv_disk_job cut = {.op = DKV_DISK_TRUNCATE,
                         .file = dkv_segment_file(found->segment),
                         .offset = found->confirmed};
-    dkv_disk_job sync = {.op = DKV_DISK_SYNC, .file = dkv_segment_file(found->segment)};
     if (found->file_end <= found->confirmed) return DKV_OK;
     int err = r->run(r->disk, &cut);
-    return err ? err : r->run(r->disk, &sync);
+    return err ? err : sync_segment(r, found->segment);
+}
+
+/* Removes the segments that this recovery has begun. */
+static void remove_new(recovery *r) {
+    const dkv_segments *segments = &r->store->segments;
+    for (uint32_t i = 0; i < segments->slots; i++) {
+        const dkv_segment *segment = segments->by_slot[i];
+        if (!segment || !segment->created || find_segment(r, segment->number)) continue;
+        dkv_disk_job remove = {.op = DKV_DISK_REMOVE, .file = dkv_segment_file(segment)};
+        r->run(r->disk, &remove);
+    }
+}
+
+/* Saves what is behind the confirmed parts in a new segment. A disk too full for that is left as it
+ * was, or each attempt would leave it fuller. */
+static int save_tails(recovery *r) {
+    int err = DKV_OK;
+    for (uint32_t i = 0; i < r->n_found && !err; i++) err = save_tail(r, &r->found[i]);
+    if (!err) err = flush(r);
+    if (err == DKV_ERR_NO_SPACE) remove_new(r);
+    return err;
 }
 
 static int make_durable(recovery *r) {
     /* The new segment will name those that are present: none of them may be lost after that. */
     dkv_disk_job sync = {.op = DKV_DISK_SYNC_DIR};
     int err = r->run(r->disk, &sync);
+    /* An earlier recovery may have cut a segment without its cut being durable: what a later one
+     * concludes from that must not outlive it. */
+    for (uint32_t i = 0; i < r->n_found && !err; i++) err = sync_segment(r, r->found[i].segment);
     if (err) return err;
     for (uint32_t i = 0; i < r->n_found; i++) { /* so that PRESENT states what is confirmed */
         dkv_segments_cut(&r->store->segments, r->found[i].segment, r->found[i].confirmed);
     }
-    for (uint32_t i = 0; i < r->n_found && !err; i++) err = save_tail(r, &r->found[i]);
-    if (!err) err = flush(r);
+    if (!err) err = save_tails(r);
     for (uint32_t i = 0; i < r->n_found && !err; i++) err = cut_tail(r, &r->found[i]);
     return err;
 }

@@ -172,6 +172,33 @@ static void crash_after_every_job(void) {
     }
 }
 
+/* A recovery is killed after each of its jobs, the next one loses power after each of its own: what
+ * the first one cut off may be back then, and is no damage. */
+static void interrupted_recovery_is_no_damage(void) {
+    for (uint64_t run = 0; run < 3; run++) {
+        for (uint64_t killed = 10; killed < 30; killed++) {
+            for (uint64_t cut = 14; cut < 40; cut += 2) {
+                world *w = new_world(check_seed * 6000 + run);
+                w->max_value = 30000;
+                CHECK(world_open(w) == DKV_OK);
+                for (int i = 0; i < 60; i++) {
+                    CHECK(world_write(w) == DKV_OK);
+                    for (int steps = 0; steps < 3; steps++) world_step(w);
+                }
+                world_stop(w, STOP_POWER);
+                w->crash_in = killed;
+                CHECK(world_open(w) != DKV_ERR_IO);
+                world_stop(w, STOP_KILL);
+                w->crash_in = cut;
+                CHECK(world_open(w) != DKV_ERR_IO);
+                world_stop(w, STOP_POWER);
+                CHECK(world_open(w) == DKV_OK && w->report.damaged_records == 0);
+                CHECK(world_compare(w) == 0);
+            }
+        }
+    }
+}
+
 /* ---- group commit ---- */
 
 /* All that is applied during one sync shares the next: two syncs for any number of writes. */
@@ -369,6 +396,7 @@ static const check_test tests[] = {
     CHECK_TEST(survives_a_full_disk),
     CHECK_TEST(full_disk_keeps_what_memory_outdates),
     CHECK_TEST(crash_after_every_job),
+    CHECK_TEST(interrupted_recovery_is_no_damage),
     CHECK_TEST(writes_share_syncs),
     CHECK_TEST(too_much_unsynced_is_busy),
     CHECK_TEST(reads_at_every_stage),

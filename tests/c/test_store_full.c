@@ -134,6 +134,36 @@ static void merge_makes_space(void) {
     CHECK(admits_value(w) == DKV_OK && stats_of(w).log_bytes < 1 << 20);
 }
 
+static uint32_t count_files(world *w) {
+    static dkv_disk_file files[DKV_DISK_FILES_MAX];
+    dkv_disk_job list = {
+        .op = DKV_DISK_LIST, .len_bytes = DKV_DISK_FILES_MAX, .data = (uint8_t *)files};
+    CHECK(dkv_sim_disk_run(w->disk, &list) == DKV_OK);
+    return list.done_bytes;
+}
+
+/* A store that cannot be opened because the disk is full leaves nothing behind by trying, and loses
+ * nothing. */
+static void failed_open_leaves_no_files(void) {
+    world *w = new_world(check_seed);
+    for (int i = 0; i < 60; i++) CHECK(world_write(w) == DKV_OK);
+    world_settle(w);
+    for (int i = 0; i < 5; i++) CHECK(world_write(w) == DKV_OK);
+    while (world_step(w)) continue;
+    world_stop(w, STOP_KILL);
+    uint64_t bytes = dkv_sim_disk_bytes(w->disk);
+    uint32_t files = count_files(w);
+    dkv_sim_disk_limit(w->disk, bytes);
+    for (int i = 0; i < 5; i++) {
+        CHECK(world_open(w) == DKV_ERR_NO_SPACE);
+        dkv_sim_disk_kill(w->disk);
+        CHECK(count_files(w) == files && dkv_sim_disk_bytes(w->disk) == bytes);
+    }
+    dkv_sim_disk_limit(w->disk, 0);
+    CHECK(world_open(w) == DKV_OK && w->report.damaged_records == 0 && world_compare(w) == 0);
+    world_read_all(w);
+}
+
 /* However far behind merge is: while the disk is full it does not read what it cannot move,
  * whatever is tried again. With space it makes up for it. */
 static void merge_waits_for_space(void) {
@@ -220,5 +250,6 @@ static const check_test tests[] = {
     CHECK_TEST(unknown_record_is_left_alone), CHECK_TEST(merge_waits_for_space),
     CHECK_TEST(dead_victim_is_removed),       CHECK_TEST(deletions_make_space),
     CHECK_TEST(what_is_begun_is_taken),       CHECK_TEST(merge_makes_space),
+    CHECK_TEST(failed_open_leaves_no_files),
 };
 CHECK_MAIN(tests)
