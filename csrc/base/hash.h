@@ -22,6 +22,11 @@ dkv_key_hash dkv_hash_key(dkv_slice bytes);
 /* Order of (token, tag): negative, 0 or positive. */
 int dkv_key_hash_cmp(dkv_key_hash a, dkv_key_hash b);
 
+/* Moves on to the next one in this order; false if it was the last. */
+static inline bool dkv_key_hash_next(dkv_key_hash *hash) {
+    return ++hash->tag != 0 || ++hash->token != 0;
+}
+
 /* XXH3 64-bit of `bytes` under `seed`. Detects damage, not malice. */
 uint64_t dkv_checksum(dkv_slice bytes, uint64_t seed);
 

@@ -73,7 +73,7 @@ static void answer_hello(dkv_peers *peers, const dkv_moment *at, inbound *in) {
 static void is_alive(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     peer *p = &peers->all[index];
     if (p->reach != DKV_REACH_DOWN || p->link) return;
-    if (p->wanted) {
+    if (dkv_peers_is_needed(p)) {
         p->retry_ns = at->now_ns;
         dkv_peers_open_links(peers, at);
     } else {
@@ -125,8 +125,7 @@ int dkv_peers_accepted_message(dkv_peers *peers, const dkv_moment *at, dkv_link 
         on_ping(peers, at, in, message);
         return -1;
     }
-    bool asks = message->kind == DKV_MSG_APPLY || message->kind == DKV_MSG_FETCH ||
-                message->kind == DKV_MSG_FORWARD;
+    bool asks = dkv_message_is_request(message->kind);
     if (in->replied && asks) return in->peer;
     /* A second greeting, a request before the greeting was answered, or a reply: not our protocol.
      */

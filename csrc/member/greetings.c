@@ -18,7 +18,7 @@ dkv_hello dkv_peers_hello_to(const dkv_peers *peers, const dkv_moment *at, uint1
         .n_members = map->n_members,
         .store_id = trust->store_id,
         .remembers = trust->remembered[index],
-        .in_sync = trust->in_sync,
+        .in_sync = dkv_trust_in_sync(trust),
         .wall_ms = at->wall_ms,
         .state = peers->options.state(peers->options.user),
     };
@@ -48,10 +48,10 @@ int dkv_peers_check_hello(const dkv_peers *peers, const dkv_hello *hello, int *i
 }
 
 void dkv_peers_told(dkv_peers *peers, const dkv_moment *at, uint16_t index, uint64_t store_id) {
-    bool was_new = peers->options.trust->is_new;
+    bool was_new = dkv_trust_is_new(peers->options.trust);
     dkv_trust_told(peers->options.trust, index, store_id);
     dkv_peers_wake_at(peers, at, at->now_ns);
-    if (!was_new || !peers->options.trust->in_sync) return;
+    if (!was_new || !dkv_trust_in_sync(peers->options.trust)) return;
     dkv_notice_say(at, DKV_LOG_INFO, "in_sync",
                    "all members vouch for this new store: it is in sync");
 }

@@ -17,6 +17,7 @@ typedef struct peer {
     uint64_t await_changes;
     bool wants_word; /* its store is not in sync: tell it what we remember once that is durable */
     bool wanted;     /* by a request, within the last idle_ms */
+    bool held;       /* by dkv_peers_hold */
     uint32_t outstanding; /* requests sent on `link` and not answered */
     bool pinged;          /* one of them is a PING */
     int64_t pinged_ns;    /* when it left */
@@ -64,6 +65,10 @@ static inline const char *dkv_peers_name(const dkv_peers *peers, uint16_t index)
 /* A timer is due then. Never in the past: a tick that comes late tells that this node itself was
  * stopped. */
 void dkv_peers_wake_at(dkv_peers *peers, const dkv_moment *at, int64_t when_ns);
+
+static inline bool dkv_peers_is_needed(const peer *p) {
+    return p->wanted || p->held;
+}
 
 #define DKV_PEERS_WHY_MAX 512u /* bytes of what is said about a peer */
 

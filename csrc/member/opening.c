@@ -1,6 +1,6 @@
 /* Which links are opened, OPENING_MAX at a time: when a hundred processes on one machine connected
  * to each other all at once, most connections would take longer than anybody waits for them. Those
- * who are wanted and were not tried yet come first, then those who did not answer, then the members
+ * who are needed and were not tried yet come first, then those who did not answer, then the members
  * whose word a new store awaits, the nearest in the map first. */
 #include "member/internal.h"
 
@@ -11,7 +11,7 @@ typedef enum need { NEED_NOTHING, NEED_LINK, NEED_RETRY, NEED_WORD } need;
 static need need_of(const dkv_peers *peers, uint16_t index) {
     const peer *p = &peers->all[index];
     if (p->link) return NEED_NOTHING;
-    if (p->wanted) return p->reach == DKV_REACH_DOWN ? NEED_RETRY : NEED_LINK;
+    if (dkv_peers_is_needed(p)) return p->reach == DKV_REACH_DOWN ? NEED_RETRY : NEED_LINK;
     return dkv_trust_awaits(peers->options.trust, index) ? NEED_WORD : NEED_NOTHING;
 }
 
@@ -19,7 +19,7 @@ static unsigned count_opening(const dkv_peers *peers) {
     unsigned count = 0;
     for (uint16_t i = 0; i < peers->options.map->n_members; i++) {
         const peer *p = &peers->all[i];
-        count += p->link && (p->reach != DKV_REACH_UP || !p->wanted);
+        count += p->link && (p->reach != DKV_REACH_UP || !dkv_peers_is_needed(p));
     }
     return count;
 }

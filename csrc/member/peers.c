@@ -105,8 +105,8 @@ void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     p->wants_word = false;
     dkv_peers_wake_at(peers, at, at->now_ns); /* there is room now to open another link */
     if (was_down) {
-        dkv_peers_log(peers, at, p->wanted ? DKV_LOG_INFO : DKV_LOG_DEBUG, "peer_up", index,
-                      "is back");
+        dkv_peers_log(peers, at, dkv_peers_is_needed(p) ? DKV_LOG_INFO : DKV_LOG_DEBUG, "peer_up",
+                      index, "is back");
     }
     peers->options.changed(peers->options.user, at, index);
 }
@@ -116,7 +116,7 @@ void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, c
     dkv_reach was = p->reach;
     drop_link(peers, at, index);
     p->reach = DKV_REACH_DOWN;
-    if (p->failures < (p->wanted ? BACKOFF_MAX : BACKOFF_UNWANTED_MAX)) p->failures++;
+    if (p->failures < (dkv_peers_is_needed(p) ? BACKOFF_MAX : BACKOFF_UNWANTED_MAX)) p->failures++;
     int64_t pause = dkv_ns_of_ms(peers->options.timing.retry_ms) * p->failures;
     /* Up to a quarter more, so that a cluster does not knock in step on a node that returns. */
     pause += (int64_t)dkv_rand_below(&peers->rand, (uint64_t)pause / 4 + 1);
@@ -124,7 +124,8 @@ void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, c
     dkv_peers_wake_at(peers, at, at->now_ns); /* there is room now to open another */
     if (was == DKV_REACH_DOWN) return;
     if (why) {
-        dkv_peers_log(peers, at, p->wanted ? DKV_LOG_WARN : DKV_LOG_DEBUG, "peer_down", index, why);
+        dkv_peers_log(peers, at, dkv_peers_is_needed(p) ? DKV_LOG_WARN : DKV_LOG_DEBUG, "peer_down",
+                      index, why);
     }
     peers->options.changed(peers->options.user, at, index);
 }
@@ -135,15 +136,34 @@ dkv_reach dkv_peers_reach(const dkv_peers *peers, uint16_t index) {
     return is_next ? DKV_REACH_CONNECTING : reach;
 }
 
-dkv_reach dkv_peers_want(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+/* How a peer is seen that was needed before, or is from now on. */
+static dkv_reach need(dkv_peers *peers, const dkv_moment *at, uint16_t index, bool was_needed) {
     peer *p = &peers->all[index];
-    p->used_ns = at->now_ns;
-    if (p->wanted) return p->reach;
-    p->wanted = true;
+    if (was_needed) return p->reach;
     if (p->reach == DKV_REACH_UNKNOWN) p->reach = DKV_REACH_CONNECTING;
     if (p->reach == DKV_REACH_DOWN) p->retry_ns = at->now_ns;
     dkv_peers_open_links(peers, at);
     return p->reach;
+}
+
+dkv_reach dkv_peers_want(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+    peer *p = &peers->all[index];
+    bool was_needed = dkv_peers_is_needed(p);
+    p->used_ns = at->now_ns;
+    p->wanted = true;
+    return need(peers, at, index, was_needed);
+}
+
+dkv_reach dkv_peers_hold(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+    peer *p = &peers->all[index];
+    bool was_needed = dkv_peers_is_needed(p);
+    p->held = true;
+    return need(peers, at, index, was_needed);
+}
+
+void dkv_peers_release(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
+    peers->all[index].held = false;
+    dkv_peers_wake_at(peers, at, at->now_ns);
 }
 
 int dkv_peers_state(const dkv_peers *peers, uint16_t index) {
@@ -213,7 +233,9 @@ static int own_message(dkv_peers *peers, const dkv_moment *at, dkv_link link,
         if (p->state) dkv_peers_wake_at(peers, at, dkv_peers_due_up(peers, p));
         return index;
     case DKV_MSG_FETCH_REPLY:
-    case DKV_MSG_FORWARD_REPLY: return index;
+    case DKV_MSG_FORWARD_REPLY:
+    case DKV_MSG_SUMS_REPLY:
+    case DKV_MSG_LIST_REPLY: return index;
     default: dkv_peers_go_down(peers, at, index, "is cut off: it sent what is no reply"); return -1;
     }
 }

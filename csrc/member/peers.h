@@ -6,12 +6,12 @@
  * A link in use is also pinged once a second to compare clocks, and a peer that takes no writes, or
  * whose clock differs, is asked on until that is over; there are no heartbeats beside that.
  *
- * Links are for those who are wanted. One that nobody has wanted for `idle_ms` is closed. A peer
- * that is DOWN is tried again on a timer, and at once when it greets us, as long as it is wanted;
- * then it is forgotten that it was down. A node without requests so comes to rest: no links, no
- * timers. A new store needs the word of all members (trust.h): it asks a few at a time, the nearest
- * in the map first, and closes each link when both sides have said what they remember; so one
- * link serves two new stores.
+ * Links are for those who are wanted (by requests) or held (for healing). One that nobody has
+ * wanted for `idle_ms` is closed. A peer that is DOWN is tried again on a timer, and at once when
+ * it greets us, as long as it is wanted; then it is forgotten that it was down. A node without
+ * requests so comes to rest: no links, no timers. A new store needs the word of all members
+ * (trust.h): it asks a few at a time, the nearest in the map first, and closes each link when both
+ * sides have said what they remember; so one link serves two new stores.
  *
  * If this node itself was stopped for a while (a debugger, a laptop's lid), it grants every peer a
  * new full period before it judges. */
@@ -62,6 +62,12 @@ dkv_reach dkv_peers_reach(const dkv_peers *peers, uint16_t peer);
 
 /* Says that `peer` is wanted: opens a link if none was tried. Returns how it is seen now. */
 dkv_reach dkv_peers_want(dkv_peers *peers, const dkv_moment *at, uint16_t peer);
+
+/* Says that the link to `peer` is to be kept, and the peer tried again while it is DOWN, until
+ * dkv_peers_release. Returns how it is seen now. Released, a link that no request wants is closed.
+ */
+dkv_reach dkv_peers_hold(dkv_peers *peers, const dkv_moment *at, uint16_t peer);
+void dkv_peers_release(dkv_peers *peers, const dkv_moment *at, uint16_t peer);
 
 /* What an UP peer last said it would answer to a write: 0, BUSY or NO_SPACE. */
 int dkv_peers_state(const dkv_peers *peers, uint16_t peer);

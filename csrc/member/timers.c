@@ -30,12 +30,15 @@ int64_t dkv_peers_due_up(const dkv_peers *peers, const peer *p) {
     const dkv_timing *timing = &peers->options.timing;
     int64_t due = ping_due(peers, p);
     if (p->outstanding) return earlier(due, p->since_ns + dkv_ns_of_ms(timing->silence_ms));
+    if (p->held) return due;
+    if (p->held) return due;
     return p->wanted ? earlier(due, rest_due(peers, p)) : INT64_MIN;
 }
 
 /* When it is forgotten that a peer was DOWN; opening.c tries it again until then. */
 static int64_t due_down(const dkv_peers *peers, uint16_t index) {
     const peer *p = &peers->all[index];
+    if (p->held) return INT64_MAX;
     if (p->wanted) return rest_due(peers, p);
     return dkv_trust_awaits(peers->options.trust, index) ? INT64_MAX : INT64_MIN;
 }
@@ -58,9 +61,9 @@ static void tick_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     const dkv_timing *timing = &peers->options.timing;
     if (p->outstanding && at->now_ns - p->since_ns >= dkv_ns_of_ms(timing->silence_ms)) {
         dkv_peers_go_down(peers, at, index, "is down: it does not answer");
-    } else if (p->wanted && at->now_ns >= ping_due(peers, p)) {
+    } else if (dkv_peers_is_needed(p) && at->now_ns >= ping_due(peers, p)) {
         dkv_peers_ping(peers, at, index);
-    } else {
+    } else if (!p->held) {
         dkv_peers_rest(peers, at, index);
     }
 }

@@ -1,10 +1,12 @@
 /* The facts on disk, little-endian:
  *
- *     u8 format (1), u8 flags (bit 0: in sync, bit 1: new), u32 starts, u16 count, u64 map digest,
- *     count × { u8 length, id bytes, u64 store id }
+ *     u8 format (2), u8 zero, u32 starts, u16 count, u64 map digest, u32 shares,
+ *     count × { u8 length, id bytes, u64 store id },
+ *     shares × u8 dkv_share_state
  *
- * Valid: exactly this long, known format, other flag bits 0. Members that the map does not name are
- * dropped: a node that has left and comes back starts anew. */
+ * Valid: exactly this long, known format and states, as many shares as the map gives this node.
+ * Members that the map does not name are dropped: a node that has left and comes back starts
+ * anew. */
 #include "member/trust.h"
 
 #include <stdlib.h>
@@ -12,11 +14,11 @@
 
 #include "base/err.h"
 
-enum { FACTS_FORMAT = 1, FLAG_IN_SYNC = 1, FLAG_NEW = 2, FACTS_HEADER_BYTES = 16 };
+enum { FACTS_FORMAT = 2, FACTS_HEADER_BYTES = 20 };
 
 #define STARTS_BITS 16u
 
-static int decode_members(dkv_trust *trust, dkv_slice facts, unsigned count) {
+static int decode_members(dkv_trust *trust, dkv_slice facts, unsigned count, size_t *end) {
     size_t at = FACTS_HEADER_BYTES;
     for (unsigned i = 0; i < count; i++) {
         if (facts.len - at < 1u || facts.len - at < 1u + facts.data[at] + 8u) {
@@ -30,45 +32,103 @@ static int decode_members(dkv_trust *trust, dkv_slice facts, unsigned count) {
         if (member >= 0) trust->remembered[member] = dkv_le64(facts.data + at + 1 + len);
         at += 1u + len + 8u;
     }
-    return at == facts.len ? DKV_OK : DKV_ERR_PROTOCOL;
+    *end = at;
+    return DKV_OK;
+}
+
+static int decode_states(dkv_trust *trust, dkv_slice facts, size_t at) {
+    if (facts.len - at != trust->shares->n) return DKV_ERR_PROTOCOL;
+    for (uint32_t i = 0; i < trust->shares->n; i++) {
+        if (facts.data[at + i] > DKV_SHARE_LOST) return DKV_ERR_PROTOCOL;
+        trust->states[i] = facts.data[at + i];
+    }
+    return DKV_OK;
 }
 
 static int decode(dkv_trust *trust, dkv_slice facts) {
+    size_t at;
     if (facts.len == 0) return DKV_OK;
-    if (facts.len < FACTS_HEADER_BYTES || facts.data[0] != FACTS_FORMAT ||
-        (facts.data[1] & ~(FLAG_IN_SYNC | FLAG_NEW))) {
+    if (facts.len < FACTS_HEADER_BYTES || facts.data[0] != FACTS_FORMAT || facts.data[1]) {
         return DKV_ERR_PROTOCOL;
     }
-    trust->in_sync = facts.data[1] & FLAG_IN_SYNC;
-    trust->is_new = facts.data[1] & FLAG_NEW;
     trust->starts = dkv_le32(facts.data + 2);
     if (dkv_le64(facts.data + 8) != trust->map_digest) return DKV_ERR_EPOCH;
-    return decode_members(trust, facts, dkv_le16(facts.data + 6));
+    if (dkv_le32(facts.data + 16) != trust->shares->n) return DKV_ERR_PROTOCOL;
+    int err = decode_members(trust, facts, dkv_le16(facts.data + 6), &at);
+    return err ? err : decode_states(trust, facts, at);
 }
 
-static void judge(dkv_trust *trust) {
-    if (!trust->is_new) return;
-    for (uint16_t i = 0; i < trust->map->n_members; i++) {
-        if (i != trust->self && !trust->vouches[i]) return;
-    }
-    trust->in_sync = true;
-    trust->is_new = false;
+static void set_state(dkv_trust *trust, uint32_t share, dkv_share_state state) {
+    if (trust->states[share] == state) return;
+    trust->n_in_sync -= trust->states[share] == DKV_SHARE_IN_SYNC;
+    trust->n_new -= trust->states[share] == DKV_SHARE_NEW;
+    trust->states[share] = (uint8_t)state;
+    trust->n_in_sync += state == DKV_SHARE_IN_SYNC;
+    trust->n_new += state == DKV_SHARE_NEW;
     trust->changes++;
 }
 
-int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, uint64_t store_id,
-                   dkv_slice facts) {
-    dkv_trust made = {.map = map, .self = self, .store_id = store_id, .is_new = true};
+/* Of a share without other replicas only the other members together can tell. */
+static bool all_members_vouch(const dkv_trust *trust) {
+    for (uint16_t i = 0; i < trust->map->n_members; i++) {
+        if (i != trust->self && !trust->vouches[i]) return false;
+    }
+    return true;
+}
+
+static bool all_replicas_vouch(const dkv_trust *trust, uint32_t share) {
+    if (trust->shares->replication == 1) return all_members_vouch(trust);
+    for (unsigned i = 0; i < trust->shares->replication; i++) {
+        uint16_t member = trust->shares->all[share].list[i];
+        if (member != trust->self && !trust->vouches[member]) return false;
+    }
+    return true;
+}
+
+static void judge(dkv_trust *trust) {
+    for (uint32_t i = 0; trust->n_new > 0 && i < trust->shares->n; i++) {
+        if (trust->states[i] == DKV_SHARE_NEW && all_replicas_vouch(trust, i)) {
+            set_state(trust, i, DKV_SHARE_IN_SYNC);
+        }
+    }
+}
+
+static void find_needed(dkv_trust *trust) {
+    for (uint16_t i = 0; i < trust->map->n_members; i++) {
+        trust->needed[i] = trust->shares->replication == 1 && i != trust->self;
+    }
+    for (uint32_t i = 0; i < trust->shares->n; i++) {
+        for (unsigned k = 0; k < trust->shares->replication; k++) {
+            uint16_t member = trust->shares->all[i].list[k];
+            trust->needed[member] |= member != trust->self;
+        }
+    }
+}
+
+static void count_states(dkv_trust *trust) {
+    for (uint32_t i = 0; i < trust->shares->n; i++) {
+        trust->n_in_sync += trust->states[i] == DKV_SHARE_IN_SYNC;
+        trust->n_new += trust->states[i] == DKV_SHARE_NEW;
+    }
+}
+
+int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, const dkv_shares *shares,
+                   uint16_t self, uint64_t store_id, dkv_slice facts) {
+    dkv_trust made = {.map = map, .shares = shares, .self = self, .store_id = store_id};
     made.map_digest = dkv_cluster_map_digest(map);
     made.remembered = calloc(map->n_members, sizeof *made.remembered);
+    made.needed = calloc(map->n_members, sizeof *made.needed);
     made.told = calloc(map->n_members, sizeof *made.told);
     made.vouches = calloc(map->n_members, sizeof *made.vouches);
-    bool complete = made.remembered && made.told && made.vouches;
+    made.states = calloc(shares->n + 1u, sizeof *made.states); /* DKV_SHARE_NEW */
+    bool complete = made.remembered && made.needed && made.told && made.vouches && made.states;
     int err = complete ? decode(&made, facts) : DKV_ERR_NO_MEMORY;
     if (err) {
         dkv_trust_free(&made);
         return err;
     }
+    count_states(&made);
+    find_needed(&made);
     made.starts++;
     made.changes = 1;
     judge(&made);
@@ -88,27 +148,47 @@ void dkv_trust_told(dkv_trust *trust, uint16_t peer, uint64_t store_id) {
     trust->met |= store_id != 0;
     trust->told[peer] = true;
     trust->vouches[peer] = store_id == trust->store_id;
+    trust->replaced |= trust->n_new > 0 && store_id != 0 && store_id != trust->store_id;
     judge(trust);
 }
 
 bool dkv_trust_awaits(const dkv_trust *trust, uint16_t peer) {
-    return trust->is_new && peer != trust->self && !trust->told[peer];
+    return trust->n_new > 0 && trust->needed[peer] && !trust->told[peer];
+}
+
+bool dkv_trust_is_new(const dkv_trust *trust) {
+    return trust->n_new > 0;
 }
 
 bool dkv_trust_is_known(const dkv_trust *trust) {
-    return !trust->is_new || trust->met;
+    return trust->n_new == 0 || trust->met;
 }
 
-void dkv_trust_lost(dkv_trust *trust) {
-    if (!trust->in_sync && !trust->is_new) return;
-    trust->in_sync = false;
-    trust->is_new = false;
-    trust->changes++;
+bool dkv_trust_in_sync(const dkv_trust *trust) {
+    return trust->n_in_sync == trust->shares->n;
+}
+
+bool dkv_trust_believes(const dkv_trust *trust, uint64_t token) {
+    int64_t share = dkv_shares_find(trust->shares, token);
+    return share >= 0 && trust->states[share] == DKV_SHARE_IN_SYNC;
+}
+
+void dkv_trust_lost_all(dkv_trust *trust) {
+    for (uint32_t i = 0; i < trust->shares->n; i++) set_state(trust, i, DKV_SHARE_LOST);
+}
+
+void dkv_trust_lost(dkv_trust *trust, uint64_t token) {
+    int64_t share = dkv_shares_find(trust->shares, token);
+    if (share >= 0) set_state(trust, (uint32_t)share, DKV_SHARE_LOST);
+}
+
+void dkv_trust_regained(dkv_trust *trust, uint32_t share) {
+    set_state(trust, share, DKV_SHARE_IN_SYNC);
 }
 
 int dkv_trust_encode(const dkv_trust *trust, dkv_buf *out) {
     uint16_t count = 0;
-    size_t bytes = FACTS_HEADER_BYTES;
+    size_t bytes = FACTS_HEADER_BYTES + trust->shares->n;
     for (uint16_t i = 0; i < trust->map->n_members; i++) {
         if (!trust->remembered[i]) continue;
         count++;
@@ -118,10 +198,11 @@ int dkv_trust_encode(const dkv_trust *trust, dkv_buf *out) {
     if (err) return err;
     uint8_t *to = out->data + out->len;
     to[0] = FACTS_FORMAT;
-    to[1] = (uint8_t)((trust->in_sync ? FLAG_IN_SYNC : 0) | (trust->is_new ? FLAG_NEW : 0));
+    to[1] = 0;
     dkv_put_le32(to + 2, trust->starts);
     dkv_put_le16(to + 6, count);
     dkv_put_le64(to + 8, trust->map_digest);
+    dkv_put_le32(to + 16, trust->shares->n);
     to += FACTS_HEADER_BYTES;
     for (uint16_t i = 0; i < trust->map->n_members; i++) {
         if (!trust->remembered[i]) continue;
@@ -131,6 +212,7 @@ int dkv_trust_encode(const dkv_trust *trust, dkv_buf *out) {
         dkv_put_le64(to + 1 + len, trust->remembered[i]);
         to += 1 + len + 8;
     }
+    memcpy(to, trust->states, trust->shares->n);
     out->len += bytes;
     return DKV_OK;
 }
@@ -143,7 +225,9 @@ uint64_t dkv_trust_origin(const dkv_trust *trust) {
 void dkv_trust_free(dkv_trust *trust) {
     if (!trust) return;
     free(trust->remembered);
+    free(trust->needed);
     free(trust->told);
     free(trust->vouches);
+    free(trust->states);
     *trust = (dkv_trust){0};
 }

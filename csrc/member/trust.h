@@ -1,9 +1,9 @@
 /* Whether this node's store may be believed when it says that a key does not exist.
  *
- * A store is *in sync* when it has lost nothing that it ever confirmed. A store that came up empty
- * while a peer remembers another store for this node is a replaced one: it has lost everything. A
- * store of a new cluster has lost nothing either, but cannot tell so by itself: a peer has to vouch
- * for it.
+ * A store is *in sync* on a share (ring/shares.h) when it has lost nothing there that it ever
+ * confirmed. A store that came up empty while a peer remembers another store for this node is a
+ * replaced one: it has lost everything. A store of a new cluster has lost nothing either, but
+ * cannot tell so by itself: its peers have to vouch for it.
  *
  * Rules:
  * 1. Each node remembers, durably, the store id of every peer, from the first store of it that it
@@ -11,12 +11,16 @@
  * 2. A peer vouches for this store when it says, in its answer to our greeting or in a PING, that
  *    it remembers this very store: it has never met another store of this node, and will not forget
  *    this one.
- * 3. A new store becomes in sync when all other members vouch for it. That is durable, too. Until
- *    one of them remembers a store of this node, it coordinates no write: what it confirmed could
- *    be lost unnoticed.
- * 4. A store in which a damaged record was found is no longer in sync, and not new either.
- * 5. A peer with another store than remembered replaces it in memory only once it is in sync.
- * 6. A store is used only under the cluster map that it was filled under: under another one it
+ * 3. A share of a new store becomes in sync when all its other replicas vouch: whatever a former
+ *    store of this node confirmed there together with another replica, that replica had met it.
+ *    Until some member remembers a store of this node, it coordinates no write: what it confirmed
+ *    could be lost unnoticed.
+ * 4. A share with a damaged record is no longer in sync; with damage of unknown place, none is.
+ * 5. A lost share is in sync again when it has been compared with every other replica
+ *    (replica/heal.h).
+ * 6. A peer with another store than remembered replaces it in memory only once it is in sync as a
+ *    whole.
+ * 7. A store is used only under the cluster map that it was filled under: under another one it
  *    would lack keys that are now its own, and could not know it. */
 #ifndef DKV_MEMBER_TRUST_H
 #define DKV_MEMBER_TRUST_H
@@ -26,28 +30,37 @@
 
 #include "base/bytes.h"
 #include "model/message.h"
-#include "ring/cluster_map.h"
+#include "ring/shares.h"
+
+typedef enum dkv_share_state {
+    DKV_SHARE_NEW,     /* of a store that is new, as far as it knows */
+    DKV_SHARE_IN_SYNC, /* has lost nothing that it confirmed */
+    DKV_SHARE_LOST,    /* may have lost something */
+} dkv_share_state;
 
 typedef struct dkv_trust {
     const dkv_cluster_map *map; /* borrows */
+    const dkv_shares *shares;   /* borrows: of this node */
     uint16_t self;
     uint64_t store_id; /* of this node's store */
     uint32_t starts;   /* of this node on this store, this one included */
-    bool in_sync;
-    bool is_new;          /* has never been in sync */
+    uint8_t *states;   /* by share: dkv_share_state */
+    uint32_t n_in_sync, n_new;
     uint64_t *remembered; /* by member: store id, 0 = never met */
+    bool *needed;         /* by member: its word counts for some share */
     bool *told;           /* by member: has told which store of this node it remembers */
     bool *vouches;        /* by member: it is this one */
     bool met;             /* some peer remembers a store of this node */
+    bool replaced;        /* and it is another one than this new one */
     uint64_t map_digest;  /* of the map */
     uint64_t changes;     /* grows with every change of what must be durable */
 } dkv_trust;
 
 /* Restores what a former run on this store remembered from `facts` (empty: a new store), and counts
- * this start. `map` must outlive it. PROTOCOL if the facts cannot be read; EPOCH if they are of
- * another map; NO_MEMORY. */
-int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, uint16_t self, uint64_t store_id,
-                   dkv_slice facts);
+ * this start. `map` and `shares` must outlive it. PROTOCOL if the facts cannot be read; EPOCH if
+ * they are of another map; NO_MEMORY. */
+int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, const dkv_shares *shares,
+                   uint16_t self, uint64_t store_id, dkv_slice facts);
 
 /* Takes in what `peer` said of itself. What it said of this node need not be durable there, unless
  * it answered a greeting: see dkv_trust_told. */
@@ -59,11 +72,26 @@ void dkv_trust_told(dkv_trust *trust, uint16_t peer, uint64_t store_id);
 /* Whether this store needs the word of `peer` and has not got it. */
 bool dkv_trust_awaits(const dkv_trust *trust, uint16_t peer);
 
+/* True until every share has been vouched for, or was lost. */
+bool dkv_trust_is_new(const dkv_trust *trust);
+
 /* Whether somebody would notice if this store were replaced. */
 bool dkv_trust_is_known(const dkv_trust *trust);
 
-/* The store has lost a record that it had confirmed: it is no longer believed. */
-void dkv_trust_lost(dkv_trust *trust);
+/* True if the store is in sync on all its shares. */
+bool dkv_trust_in_sync(const dkv_trust *trust);
+
+/* True if the store's word that it has no key at `token` counts. */
+bool dkv_trust_believes(const dkv_trust *trust, uint64_t token);
+
+/* The store may have lost confirmed records anywhere. */
+void dkv_trust_lost_all(dkv_trust *trust);
+
+/* The store has lost a record that it had confirmed at `token`. */
+void dkv_trust_lost(dkv_trust *trust, uint64_t token);
+
+/* A share has been compared with every other replica: it is in sync from now on. */
+void dkv_trust_regained(dkv_trust *trust, uint32_t share);
 
 /* Appends the facts to `out`, to be stored durably. */
 int dkv_trust_encode(const dkv_trust *trust, dkv_buf *out);

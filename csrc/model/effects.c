@@ -12,5 +12,6 @@ dkv_timing dkv_timing_or_default(dkv_timing timing) {
         .silence_ms = or_default(timing.silence_ms, 1500),
         .retry_ms = or_default(timing.retry_ms, 250),
         .idle_ms = or_default(timing.idle_ms, 60000),
+        .round_ms = or_default(timing.round_ms, 600000),
     };
 }

@@ -67,6 +67,7 @@ typedef struct dkv_timing {
     uint32_t silence_ms; /* ... before it is taken for dead: 1500 */
     uint32_t retry_ms;   /* pause before the next connection to a dead peer, growing to 4 ×: 250 */
     uint32_t idle_ms;    /* an unused link is closed after this: 60000 */
+    uint32_t round_ms;   /* from one comparison of everything with a peer to the next: 600000 */
 } dkv_timing;
 
 /* Tells the operator something that has no fields. */

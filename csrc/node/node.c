@@ -8,6 +8,7 @@
 struct dkv_node {
     dkv_ring *own_ring; /* NULL: `ring` is borrowed */
     const dkv_ring *ring;
+    dkv_shares shares;
     dkv_store *store;
     dkv_trust trust;
     dkv_peers *peers;
@@ -62,7 +63,8 @@ static int make_peers(dkv_node *node, const dkv_node_options *options, uint16_t 
         &node->peers);
 }
 
-static int make_replica(dkv_node *node, uint16_t self, dkv_timing timing) {
+static int make_replica(dkv_node *node, const dkv_node_options *options, uint16_t self,
+                        dkv_timing timing) {
     return dkv_replica_new(
         &(dkv_replica_options){
             .ring = node->ring,
@@ -71,6 +73,8 @@ static int make_replica(dkv_node *node, uint16_t self, dkv_timing timing) {
             .peers = node->peers,
             .trust = &node->trust,
             .timing = timing,
+            .seed = options->seed,
+            .hints_max = options->hints_max,
         },
         &node->replica);
 }
@@ -86,16 +90,18 @@ int dkv_node_new(const dkv_node_options *options, dkv_node **out) {
     if (err) goto fail;
     node->ring = options->ring ? options->ring : node->own_ring;
     node->store = options->store;
-    err = dkv_trust_init(&node->trust, dkv_ring_map(node->ring), (uint16_t)self,
+    err = dkv_shares_init(&node->shares, node->ring, (uint16_t)self);
+    if (err) goto fail;
+    err = dkv_trust_init(&node->trust, dkv_ring_map(node->ring), &node->shares, (uint16_t)self,
                          dkv_store_id(node->store), dkv_store_facts(node->store));
-    if (err) goto fail;
-    err = make_peers(node, options, (uint16_t)self, timing);
-    if (err) goto fail;
-    err = make_replica(node, (uint16_t)self, timing);
     if (err) goto fail;
     dkv_store_stats stats;
     dkv_store_stats_get(node->store, &stats);
-    if (stats.damaged_records) dkv_trust_lost(&node->trust);
+    if (stats.damaged_records) dkv_trust_lost_all(&node->trust);
+    err = make_peers(node, options, (uint16_t)self, timing);
+    if (err) goto fail;
+    err = make_replica(node, options, (uint16_t)self, timing);
+    if (err) goto fail;
     *out = node;
     return DKV_OK;
 
@@ -110,6 +116,7 @@ void dkv_node_del(dkv_node *node) {
     dkv_replica_del(node->replica);
     dkv_peers_del(node->peers);
     dkv_trust_free(&node->trust);
+    dkv_shares_free(&node->shares);
     dkv_store_del(node->store);
     dkv_ring_del(node->own_ring);
     free(node);
@@ -146,11 +153,11 @@ static void facts_stored(dkv_node *node, const dkv_moment *at, const dkv_store_e
     dkv_peers_durable(node->peers, at, event->cookie & ~DKV_REPLICA_COOKIE_END);
 }
 
-static void record_damaged(dkv_node *node, const dkv_moment *at) {
+static void record_damaged(dkv_node *node, const dkv_moment *at, uint64_t token) {
     dkv_notice_say(at, DKV_LOG_ERROR, "record_damaged",
-                   "a stored record is damaged: the other replicas serve its key, and this store "
-                   "is no longer believed about absent keys");
-    dkv_trust_lost(&node->trust);
+                   "a stored record is damaged: the other replicas serve its key, and this node "
+                   "fetches it from one of them");
+    dkv_replica_lost(node->replica, token);
 }
 
 static void take_store_events(dkv_node *node, const dkv_moment *at) {
@@ -162,7 +169,7 @@ static void take_store_events(dkv_node *node, const dkv_moment *at) {
                                "a sync of the data directory failed: what was written since the "
                                "last good sync is not confirmed; the node stops");
         } else if (event.kind == DKV_STORE_DAMAGED) {
-            record_damaged(node, at);
+            record_damaged(node, at, event.cookie);
         } else if (event.cookie >= DKV_REPLICA_COOKIE_END) {
             facts_stored(node, at, &event);
         } else {
@@ -263,7 +270,7 @@ void dkv_node_status_get(const dkv_node *node, dkv_node_status *out) {
     dkv_replica_counts counts = dkv_replica_counts_get(node->replica);
     *out = (dkv_node_status){
         .self = node->trust.self,
-        .in_sync = node->trust.in_sync,
+        .in_sync = dkv_trust_in_sync(&node->trust),
         .clock_off = dkv_peers_clock_off(node->peers),
         .requests = counts.requests,
         .gets = counts.gets,
@@ -272,6 +279,7 @@ void dkv_node_status_get(const dkv_node *node, dkv_node_status *out) {
         .failed = counts.failed,
     };
     dkv_store_stats_get(node->store, &out->store);
+    dkv_replica_heal_status(node->replica, &out->heal);
 }
 
 dkv_reach dkv_node_reach(const dkv_node *node, uint16_t peer) {

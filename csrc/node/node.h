@@ -14,6 +14,7 @@
 #include "model/effects.h"
 #include "model/message.h"
 #include "model/request.h"
+#include "replica/heal.h"
 #include "ring/ring.h"
 #include "store/store.h"
 
@@ -56,7 +57,8 @@ typedef struct dkv_node_options {
     const char *id;             /* which member this node is */
     dkv_store *store;           /* open; taken on success */
     uint64_t seed;
-    dkv_timing timing; /* zeros for the defaults */
+    dkv_timing timing;  /* zeros for the defaults */
+    uint32_t hints_max; /* waiting in this node; 0 for the default, see replica/heal.h */
 } dkv_node_options;
 
 /* *out is owned by the caller. INVALID if the map is not valid or has no member `id`; PROTOCOL if
@@ -87,6 +89,7 @@ typedef struct dkv_node_status {
     uint64_t gets, puts, deletes; /* client requests answered since the start */
     uint64_t failed;              /* among them, with an error other than NOT_FOUND */
     dkv_store_stats store;
+    dkv_heal_status heal;
 } dkv_node_status;
 
 void dkv_node_status_get(const dkv_node *node, dkv_node_status *out);

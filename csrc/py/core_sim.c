@@ -542,12 +542,11 @@ static PyObject *report_new(const dkv_campaign_report *report) {
 
 static PyObject *world_campaign(PyObject *class, PyObject *args) {
     unsigned long long seed;
-    int heal, keep_trace;
+    int keep_trace;
     dkv_campaign_options options = {0};
-    if (!PyArg_ParseTuple(args, "KIpp:campaign", &seed, &options.faults, &heal, &keep_trace)) {
+    if (!PyArg_ParseTuple(args, "KIp:campaign", &seed, &options.faults, &keep_trace)) {
         return NULL;
     }
-    options.heal = heal;
     options.keep_trace = keep_trace;
     const dkv_core_state *state = PyType_GetModuleState((PyTypeObject *)class);
     dkv_campaign_report report;
@@ -633,7 +632,7 @@ static PyMethodDef world_methods[] = {
      "counts($self, /)\n--\n\nReturns (now, ops, messages, events, trace hash)."},
     {"map", world_map, METH_NOARGS, "map($self, /)\n--\n\nReturns (replication, members)."},
     {"campaign", world_campaign, METH_VARARGS | METH_CLASS,
-     "campaign($type, seed, faults, heal, trace, /)\n--\n\nRuns one; returns (report, world)."},
+     "campaign($type, seed, faults, trace, /)\n--\n\nRuns one; returns (report, world)."},
     {0},
 };
 

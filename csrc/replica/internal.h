@@ -1,5 +1,6 @@
 /* What the files of csrc/replica share: replica.c (life cycle, routing), write.c, read.c (one
- * client request each as a small machine), serve.c (peers' requests). */
+ * client request each as a small machine; read_many.c for the levels of several replicas), serve.c
+ * (peers' requests), heal.h. */
 #ifndef DKV_REPLICA_INTERNAL_H
 #define DKV_REPLICA_INTERNAL_H
 
@@ -17,12 +18,14 @@ struct dkv_replica {
     struct request *requests; /* all requests, as a list in no particular order */
     uint64_t last_id;
     size_t forwarded_bytes; /* keys and values of the requests that peers forwarded */
+    uint32_t lingering;     /* writes that were answered and wait for the last replicas */
     bool ready;
     dkv_replica_counts counts;
+    struct dkv_heal *heal;
 };
 
 /* Whatever waits under an id, which is its store cookie and the id of its messages. */
-typedef enum task_kind { TASK_WRITE, TASK_READ, TASK_SERVE } task_kind;
+typedef enum task_kind { TASK_WRITE, TASK_READ, TASK_SERVE, TASK_HEAL } task_kind;
 
 typedef struct task {
     task_kind kind;
@@ -44,6 +47,7 @@ typedef enum progress {
     HAS_LESS,    /* read: answered with an older record */
     HAS_NONE,    /* read: answered that it has no record */
     NOT_IN_SYNC, /* read: answered, but is not in sync: does not count as an answer */
+    MENDING,     /* read: is being brought up to date */
     FAILED,      /* cannot be reached, or answered with an error */
 } progress;
 
@@ -55,6 +59,7 @@ typedef struct request {
     reply_to to;
     dkv_op op;
     dkv_level level;
+    bool lingers; /* answered: no longer under way for the client */
     int64_t deadline_ns;
     dkv_key_hash hash;
     dkv_slice key;          /* stored behind the struct */
@@ -84,9 +89,15 @@ typedef struct read_request {
     bool found;         /* `best` is valid */
     bool in_sync_heard; /* one replica in sync has answered: absence is believed */
     bool damaged;
-    dkv_version version; /* of the best record so far */
+    bool value_asked;    /* one replica was asked for its value, the others for versions */
+    bool has_value;      /* of the best record so far: it is in `value` */
+    bool enough;         /* as many replicas have answered as the level asks for */
+    uint8_t source;      /* the replica that named the best record so far */
+    dkv_version version; /* of that record */
     dkv_kind kind;
-    dkv_buf value; /* of the best record so far */
+    uint32_t len_bytes; /* of it in a log */
+    dkv_buf value;
+    uint8_t mends_out[DKV_REPLICATION_MAX]; /* records sent to a replica and not confirmed */
 } read_request;
 
 /* ---- replica.c ---- */
@@ -116,8 +127,18 @@ void dkv_replica_list(char *text, size_t size, dkv_node_names names);
 /* Logs that two different records carry `version`, which must never be. */
 void dkv_replica_alarm(const dkv_moment *at, dkv_version version);
 
+/* What the index knows of a key, or a record of the own store, as an answer of this replica;
+ * `in_sync` is left to the caller. */
+dkv_fetched dkv_replica_fetched_entry(const dkv_store_entry *entry);
+dkv_fetched dkv_replica_fetched_record(const dkv_replica *replica, dkv_key_hash hash,
+                                       const dkv_record *record);
+
 #define DKV_SET(progress) (1u << (progress))
-#define DKV_SET_ALL 0xFFu
+#define DKV_SET_ALL 0x1FFu
+
+/* Of reads: */
+#define PENDING (DKV_SET(ASKED) | DKV_SET(WAITING))
+#define ANSWERED (DKV_SET(HAS) | DKV_SET(HAS_LESS) | DKV_SET(HAS_NONE))
 
 void dkv_replica_set_timer(dkv_replica *replica, request *r, int64_t at_ns);
 
@@ -149,8 +170,23 @@ void dkv_read_answered(dkv_replica *replica, const dkv_moment *at, read_request 
                        const dkv_message *message);
 void dkv_read_peer_changed(dkv_replica *replica, const dkv_moment *at, read_request *q,
                            uint16_t peer);
+void dkv_read_mended(dkv_replica *replica, const dkv_moment *at, read_request *q, uint16_t peer,
+                     int err);
 void dkv_read_timer(dkv_replica *replica, const dkv_moment *at, read_request *q);
 void dkv_read_del(read_request *q);
+
+/* Asks replica `i` for its record, of a peer with the value if `with_value`. */
+void dkv_read_ask(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i,
+                  bool with_value);
+
+/* Answer and end the request. */
+void dkv_read_conclude(dkv_replica *replica, const dkv_moment *at, read_request *q, int err);
+void dkv_read_fail(dkv_replica *replica, const dkv_moment *at, read_request *q, int err,
+                   const char *why);
+
+/* ---- read_many.c ---- */
+
+void dkv_read_proceed_many(dkv_replica *replica, const dkv_moment *at, read_request *q);
 
 /* ---- serve.c ---- */
 
@@ -158,6 +194,10 @@ void dkv_serve_apply(dkv_replica *replica, const dkv_moment *at, dkv_link link,
                      const dkv_message *message);
 void dkv_serve_fetch(dkv_replica *replica, const dkv_moment *at, dkv_link link,
                      const dkv_message *message);
+void dkv_serve_sums(dkv_replica *replica, const dkv_moment *at, dkv_link link,
+                    const dkv_message *message);
+void dkv_serve_list(dkv_replica *replica, const dkv_moment *at, dkv_link link,
+                    const dkv_message *message);
 void dkv_serve_stored(dkv_replica *replica, const dkv_moment *at, task *serve,
                       const dkv_store_event *event);
 

@@ -6,10 +6,8 @@
 
 #include "base/err.h"
 #include "base/plant.h"
+#include "replica/heal.h"
 #include "replica/internal.h"
-
-#define PENDING (DKV_SET(ASKED) | DKV_SET(WAITING))
-#define ANSWERED (DKV_SET(HAS) | DKV_SET(HAS_LESS) | DKV_SET(HAS_NONE))
 
 static bool asks_many(const read_request *q) {
     return q->r.level == DKV_LEVEL_QUORUM || q->r.level == DKV_LEVEL_ALL;
@@ -20,7 +18,19 @@ void dkv_read_del(read_request *q) {
     free(q);
 }
 
+/* Replicas that answered differently are healed, if this node is one of them. */
+static void leave_hints(dkv_replica *replica, const read_request *q) {
+    if (!q->found || q->r.mine < 0) return;
+    bool has = q->r.progress[q->r.mine] == HAS;
+    for (unsigned i = 0; i < q->r.n; i++) {
+        unsigned set = DKV_SET(q->r.progress[i]);
+        bool differs = has ? set & (DKV_SET(HAS_LESS) | DKV_SET(HAS_NONE)) : set & DKV_SET(HAS);
+        if (differs) dkv_heal_hint(replica->heal, q->r.list[i], q->r.hash.token);
+    }
+}
+
 static void end(dkv_replica *replica, read_request *q) {
+    leave_hints(replica, q);
     dkv_replica_forget(replica, &q->r);
     dkv_read_del(q);
 }
@@ -36,8 +46,8 @@ static void reply_value(dkv_replica *replica, const dkv_moment *at, read_request
     end(replica, q);
 }
 
-static void reply_error(dkv_replica *replica, const dkv_moment *at, read_request *q, int err,
-                        const char *why) {
+void dkv_read_fail(dkv_replica *replica, const dkv_moment *at, read_request *q, int err,
+                   const char *why) {
     char names[NAMES_TEXT], detail[DKV_DETAIL_MAX];
     /* Who can still answer does not stand in the way, unless it is too late for that. */
     unsigned stuck = DKV_SET(FAILED) | DKV_SET(NOT_IN_SYNC);
@@ -59,19 +69,19 @@ static bool is_conclusive(const read_request *q) {
 }
 
 /* Answers with what is known; `err` if that is not enough. */
-static void conclude(dkv_replica *replica, const dkv_moment *at, read_request *q, int err) {
+void dkv_read_conclude(dkv_replica *replica, const dkv_moment *at, read_request *q, int err) {
     if (q->found && q->kind == DKV_KIND_VALUE) {
         reply_value(replica, at, q, dkv_buf_slice(&q->value));
     } else if (q->damaged && !q->found) {
-        reply_error(replica, at, q, DKV_ERR_DATA_LOSS,
-                    "a replica's record of the key is damaged and no other replica has one");
+        dkv_read_fail(replica, at, q, DKV_ERR_DATA_LOSS,
+                      "a replica's record of the key is damaged and no other replica has one");
     } else if (q->in_sync_heard) {
-        reply_error(replica, at, q, DKV_ERR_NOT_FOUND, dkv_err_sentence(DKV_ERR_NOT_FOUND));
+        dkv_read_fail(replica, at, q, DKV_ERR_NOT_FOUND, dkv_err_sentence(DKV_ERR_NOT_FOUND));
     } else if (err == DKV_ERR_DEADLINE) {
-        reply_error(replica, at, q, err, "the deadline passed before a replica answered");
+        dkv_read_fail(replica, at, q, err, "the deadline passed before a replica answered");
     } else {
-        reply_error(replica, at, q, err,
-                    "no replica that is in sync could be asked whether the key exists");
+        dkv_read_fail(replica, at, q, err,
+                      "no replica that is in sync could be asked whether the key exists");
     }
 }
 
@@ -82,42 +92,61 @@ static void note_absence(read_request *q, unsigned i, bool in_sync) {
     q->in_sync_heard |= in_sync;
 }
 
-/* The same version must be the same write. */
-static bool contradicts(const read_request *q, const dkv_record *record) {
-    return record->kind != q->kind || !dkv_slice_eq(record->value, dkv_buf_slice(&q->value));
+/* The same version must be the same write. Values are compared where both are at hand. */
+static bool contradicts(const read_request *q, const dkv_fetched *answer) {
+    const dkv_record *record = &answer->record;
+    if (record->kind != q->kind || answer->len_bytes != q->len_bytes) return true;
+    bool both = !answer->version_only && q->has_value;
+    return both && !dkv_slice_eq(record->value, dkv_buf_slice(&q->value));
 }
 
-/* Takes in a record. Returns true if it ends the request, which is then gone. */
+/* The record of replica `i` is newer than all before. */
+static void note_newest(read_request *q, unsigned i, const dkv_fetched *answer) {
+    for (unsigned j = 0; j < q->r.n; j++) {
+        unsigned had = DKV_SET(HAS) | DKV_SET(MENDING);
+        if (DKV_SET(q->r.progress[j]) & had) q->r.progress[j] = HAS_LESS;
+    }
+    q->found = true;
+    q->has_value = false;
+    q->len_bytes = answer->len_bytes;
+    q->source = (uint8_t)i;
+    q->version = answer->record.version;
+    q->kind = answer->record.kind;
+}
+
+/* How far the request is with a replica that has answered with the newest record or an older one.
+ * Where several replicas count, one whose record could still be lost has to confirm it first. */
+static progress progress_after(const read_request *q, const dkv_fetched *answer, bool is_newest) {
+    if (!answer->in_sync) return NOT_IN_SYNC;
+    return is_newest && (answer->durable || !asks_many(q)) ? HAS : HAS_LESS;
+}
+
+/* Takes in a record, with its value or without. Returns true if it ends the request, which is then
+ * gone. */
 static bool note_record(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i,
-                        const dkv_record *record, bool in_sync) {
-    int newer = q->found ? dkv_version_cmp(record->version, q->version) : 1;
+                        const dkv_fetched *answer) {
+    int newer = q->found ? dkv_version_cmp(answer->record.version, q->version) : 1;
     if (DKV_PLANTED(BELIEVE_OLDER) && q->found) newer = -newer;
-    dkv_clock_observe(&replica->clock, at->wall_ms, record->version.hlc);
-    if (newer == 0 && contradicts(q, record)) {
-        dkv_replica_alarm(at, record->version);
-        reply_error(replica, at, q, DKV_ERR_DATA_LOSS,
-                    "two replicas hold different records of the same version");
+    dkv_clock_observe(&replica->clock, at->wall_ms, answer->record.version.hlc);
+    if (newer == 0 && contradicts(q, answer)) {
+        dkv_replica_alarm(at, answer->record.version);
+        dkv_read_fail(replica, at, q, DKV_ERR_DATA_LOSS,
+                      "two replicas hold different records of the same version");
         return true;
     }
-    q->in_sync_heard |= in_sync;
-    if (newer > 0) {
-        for (unsigned j = 0; j < q->r.n; j++) {
-            if (q->r.progress[j] == HAS) q->r.progress[j] = HAS_LESS;
-        }
-        q->found = true;
-        q->version = record->version;
-        q->kind = record->kind;
-    }
-    q->r.progress[i] = newer >= 0 ? HAS : HAS_LESS;
+    q->in_sync_heard |= answer->in_sync;
+    if (newer > 0) note_newest(q, i, answer);
     if (newer > 0 && !asks_many(q) && q->kind == DKV_KIND_VALUE) {
-        reply_value(replica, at, q, record->value); /* no copy on the common path */
+        q->r.progress[i] = HAS;
+        reply_value(replica, at, q, answer->record.value); /* no copy on the common path */
         return true;
     }
-    if (!in_sync) q->r.progress[i] = NOT_IN_SYNC;
-    if (newer <= 0) return false;
+    q->r.progress[i] = (uint8_t)progress_after(q, answer, newer >= 0);
+    if (newer < 0 || answer->version_only || q->has_value) return false;
+    q->has_value = true;
     q->value.len = 0;
-    if (dkv_buf_append(&q->value, record->value)) {
-        reply_error(replica, at, q, DKV_ERR_NO_MEMORY, "the node is out of memory");
+    if (dkv_buf_append(&q->value, answer->record.value)) {
+        dkv_read_fail(replica, at, q, DKV_ERR_NO_MEMORY, "the node is out of memory");
         return true;
     }
     return false;
@@ -128,37 +157,47 @@ static bool note_record(dkv_replica *replica, const dkv_moment *at, read_request
 static void ask_own_store(dkv_replica *replica, const dkv_moment *at, read_request *q) {
     unsigned i = (unsigned)q->r.mine;
     dkv_store_entry entry;
-    bool in_sync = replica->options.trust->in_sync;
+    bool in_sync = dkv_trust_believes(replica->options.trust, q->r.hash.token);
+    q->value_asked = true;
     if (dkv_store_peek(replica->options.store, q->r.hash, &entry)) {
         note_absence(q, i, in_sync);
     } else if (entry.kind == DKV_KIND_TOMBSTONE) {
-        dkv_record tombstone = {.version = entry.version, .kind = entry.kind};
-        note_record(replica, at, q, i, &tombstone, in_sync); /* without a value: never the end */
+        dkv_fetched answer = dkv_replica_fetched_entry(&entry);
+        answer.in_sync = in_sync;
+        note_record(replica, at, q, i, &answer); /* without a value: never the end */
     } else {
         int err = dkv_store_read(replica->options.store, q->r.key, q->r.hash, q->r.task.id);
         q->r.progress[i] = err ? FAILED : ASKED;
     }
 }
 
-static void ask_peer(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i) {
+static void ask_peer(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i,
+                     bool with_value) {
+    dkv_message message = {.kind = DKV_MSG_FETCH, .id = q->r.task.id, .fetch.key = q->r.key};
     switch (dkv_peers_want(replica->options.peers, at, q->r.list[i])) {
-    case DKV_REACH_UP: {
-        dkv_message message = {.kind = DKV_MSG_FETCH, .id = q->r.task.id, .fetch = q->r.key};
+    case DKV_REACH_UP:
+        message.fetch.version_only = !with_value;
         dkv_peers_send(replica->options.peers, at, q->r.list[i], &message);
+        q->value_asked |= with_value;
         q->r.progress[i] = ASKED;
         break;
-    }
     case DKV_REACH_DOWN: q->r.progress[i] = FAILED; break;
     default: q->r.progress[i] = WAITING; break;
     }
 }
 
-static void ask(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i) {
+void dkv_read_ask(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i,
+                  bool with_value) {
     if (dkv_replica_is_mine(&q->r, i)) {
         ask_own_store(replica, at, q);
     } else {
-        ask_peer(replica, at, q, i);
+        ask_peer(replica, at, q, i, with_value);
     }
+}
+
+/* Of several replicas one is enough to send the value. */
+static void ask(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i) {
+    dkv_read_ask(replica, at, q, i, !asks_many(q) || !q->value_asked);
 }
 
 static void ask_all(dkv_replica *replica, const dkv_moment *at, read_request *q) {
@@ -193,7 +232,7 @@ static void proceed_one(dkv_replica *replica, const dkv_moment *at, read_request
         }
     }
     if (!dkv_replica_count(&q->r, PENDING)) {
-        conclude(replica, at, q, DKV_ERR_UNAVAILABLE);
+        dkv_read_conclude(replica, at, q, DKV_ERR_UNAVAILABLE);
         return;
     }
     int64_t until_ns = at->now_ns + dkv_ns_of_ms(replica->options.timing.attempt_ms);
@@ -201,28 +240,19 @@ static void proceed_one(dkv_replica *replica, const dkv_moment *at, read_request
                           until_ns < q->r.deadline_ns ? until_ns : q->r.deadline_ns);
 }
 
-static void proceed_many(dkv_replica *replica, const dkv_moment *at, read_request *q) {
-    unsigned answers = dkv_replica_count(&q->r, ANSWERED);
-    if (answers >= q->r.needs) {
-        conclude(replica, at, q, DKV_ERR_UNAVAILABLE);
-    } else if (answers + dkv_replica_count(&q->r, PENDING) < q->r.needs) {
-        char why[96];
-        snprintf(why, sizeof why, "the read needs answers of %u of %u replicas, %u can give one",
-                 q->r.needs, q->r.n, answers + dkv_replica_count(&q->r, PENDING));
-        reply_error(replica, at, q, DKV_ERR_UNAVAILABLE, why);
-    }
-}
-
 static void proceed(dkv_replica *replica, const dkv_moment *at, read_request *q) {
     if (asks_many(q)) {
-        proceed_many(replica, at, q);
+        dkv_read_proceed_many(replica, at, q);
     } else {
         proceed_one(replica, at, q);
     }
 }
 
 void dkv_read_begin(dkv_replica *replica, const dkv_moment *at, read_request *q) {
-    if (asks_many(q)) ask_all(replica, at, q);
+    if (asks_many(q)) {
+        if (q->r.mine >= 0) ask(replica, at, q, (unsigned)q->r.mine);
+        ask_all(replica, at, q);
+    }
     proceed(replica, at, q);
 }
 
@@ -231,11 +261,17 @@ void dkv_read_begin(dkv_replica *replica, const dkv_moment *at, read_request *q)
 void dkv_read_stored(dkv_replica *replica, const dkv_moment *at, read_request *q,
                      const dkv_store_event *event) {
     unsigned i = (unsigned)q->r.mine;
+    if (event->kind == DKV_STORE_DURABLE) {
+        dkv_read_mended(replica, at, q, q->r.list[i], event->err);
+        return;
+    }
     if (event->err) {
         q->r.progress[i] = FAILED;
         q->damaged |= event->err == DKV_ERR_DATA_LOSS;
-    } else if (note_record(replica, at, q, i, &event->record, replica->options.trust->in_sync)) {
-        return;
+    } else {
+        dkv_fetched answer = dkv_replica_fetched_record(replica, q->r.hash, &event->record);
+        answer.in_sync = dkv_trust_believes(replica->options.trust, q->r.hash.token);
+        if (note_record(replica, at, q, i, &answer)) return;
     }
     proceed(replica, at, q);
 }
@@ -246,10 +282,7 @@ void dkv_read_answered(dkv_replica *replica, const dkv_moment *at, read_request 
     if (i < 0 || q->r.progress[i] != ASKED) return;
     switch (message->fetch_reply.err) {
     case DKV_OK:
-        if (note_record(replica, at, q, (unsigned)i, &message->fetch_reply.record,
-                        message->fetch_reply.in_sync)) {
-            return;
-        }
+        if (note_record(replica, at, q, (unsigned)i, &message->fetch_reply)) return;
         break;
     case DKV_ERR_NOT_FOUND: note_absence(q, (unsigned)i, message->fetch_reply.in_sync); break;
     default:
@@ -260,13 +293,22 @@ void dkv_read_answered(dkv_replica *replica, const dkv_moment *at, read_request 
     proceed(replica, at, q);
 }
 
+void dkv_read_mended(dkv_replica *replica, const dkv_moment *at, read_request *q, uint16_t peer,
+                     int err) {
+    int i = dkv_replica_place(&q->r, peer);
+    if (i < 0 || q->mends_out[i] == 0 || --q->mends_out[i] > 0) return; /* an older record's */
+    if (q->r.progress[i] != MENDING) return;
+    q->r.progress[i] = err ? FAILED : HAS;
+    proceed(replica, at, q);
+}
+
 void dkv_read_peer_changed(dkv_replica *replica, const dkv_moment *at, read_request *q,
                            uint16_t peer) {
     int i = dkv_replica_place(&q->r, peer);
     bool up = dkv_peers_reach(replica->options.peers, peer) == DKV_REACH_UP;
     if (up && q->r.progress[i] == WAITING) {
         ask(replica, at, q, (unsigned)i);
-    } else if (!up && (DKV_SET(q->r.progress[i]) & PENDING)) {
+    } else if (!up && (DKV_SET(q->r.progress[i]) & (PENDING | DKV_SET(MENDING)))) {
         q->r.progress[i] = FAILED;
         proceed(replica, at, q);
     }
@@ -275,10 +317,10 @@ void dkv_read_peer_changed(dkv_replica *replica, const dkv_moment *at, read_requ
 void dkv_read_timer(dkv_replica *replica, const dkv_moment *at, read_request *q) {
     if (at->now_ns >= q->r.deadline_ns) {
         if (asks_many(q)) { /* with fewer answers than asked for, even a record may be too old */
-            reply_error(replica, at, q, DKV_ERR_DEADLINE,
-                        "the deadline passed before enough replicas answered");
+            dkv_read_fail(replica, at, q, DKV_ERR_DEADLINE,
+                          "the deadline passed before enough replicas answered");
         } else {
-            conclude(replica, at, q, DKV_ERR_DEADLINE);
+            dkv_read_conclude(replica, at, q, DKV_ERR_DEADLINE);
         }
         return;
     }
@@ -287,6 +329,6 @@ void dkv_read_timer(dkv_replica *replica, const dkv_moment *at, read_request *q)
         ask(replica, at, q, (unsigned)i);
         proceed(replica, at, q);
     } else if (is_conclusive(q)) { /* who has not answered by now cannot be reached */
-        conclude(replica, at, q, DKV_ERR_UNAVAILABLE);
+        dkv_read_conclude(replica, at, q, DKV_ERR_UNAVAILABLE);
     }
 }

@@ -5,12 +5,19 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "replica/heal.h"
 #include "replica/internal.h"
+#include "store/log.h"
 
 int dkv_replica_new(const dkv_replica_options *options, dkv_replica **out) {
     dkv_replica *replica = calloc(1, sizeof *replica);
     if (!replica) return DKV_ERR_NO_MEMORY;
     replica->options = *options;
+    int err = dkv_heal_new(replica, options->seed, options->hints_max, &replica->heal);
+    if (err) {
+        free(replica);
+        return err;
+    }
     *out = replica;
     return DKV_OK;
 }
@@ -25,6 +32,7 @@ static void request_del(request *r) {
 
 void dkv_replica_del(dkv_replica *replica) {
     if (!replica) return;
+    dkv_heal_del(replica->heal);
     while (replica->requests) {
         request *r = replica->requests;
         dkv_replica_forget(replica, r);
@@ -50,7 +58,11 @@ void dkv_replica_forget(dkv_replica *replica, request *r) {
     dkv_timers_cancel(&replica->timers, &r->timer);
     *r->link = r->next;
     if (r->next) r->next->link = r->link;
-    replica->counts.requests--;
+    if (r->lingers) {
+        replica->lingering--;
+    } else {
+        replica->counts.requests--;
+    }
     replica->forwarded_bytes -= r->forwarded_bytes;
 }
 
@@ -114,6 +126,27 @@ void dkv_replica_alarm(const dkv_moment *at, dkv_version version) {
              "preferred, please compare the replicas",
              version.hlc, version.origin);
     dkv_notice_say(at, DKV_LOG_ERROR, "records_contradict", line);
+}
+
+dkv_fetched dkv_replica_fetched_entry(const dkv_store_entry *entry) {
+    return (dkv_fetched){
+        .durable = entry->durable,
+        .version_only = entry->kind == DKV_KIND_VALUE,
+        .len_bytes = entry->len_bytes,
+        .record = {.version = entry->version, .kind = entry->kind},
+    };
+}
+
+dkv_fetched dkv_replica_fetched_record(const dkv_replica *replica, dkv_key_hash hash,
+                                       const dkv_record *record) {
+    dkv_store_entry entry = {0};
+    bool newest = dkv_store_peek(replica->options.store, hash, &entry) == DKV_OK &&
+                  dkv_version_cmp(entry.version, record->version) == 0;
+    return (dkv_fetched){
+        .durable = newest && entry.durable,
+        .len_bytes = dkv_log_length(record->key.len, record->value.len),
+        .record = *record,
+    };
 }
 
 static void count_reply(dkv_replica *replica, dkv_op op, int err) {
@@ -233,6 +266,10 @@ static void answered(dkv_replica *replica, const dkv_moment *at, uint16_t peer,
         dkv_write_answered(replica, at, (write_request *)t, peer, message);
     } else if (t->kind == TASK_READ && message->kind == DKV_MSG_FETCH_REPLY) {
         dkv_read_answered(replica, at, (read_request *)t, peer, message);
+    } else if (t->kind == TASK_READ && message->kind == DKV_MSG_APPLY_REPLY) {
+        dkv_read_mended(replica, at, (read_request *)t, peer, message->apply_reply.err);
+    } else if (t->kind == TASK_HEAL) {
+        dkv_heal_answered(replica->heal, at, t, peer, message);
     }
 }
 
@@ -241,6 +278,8 @@ void dkv_replica_message(dkv_replica *replica, const dkv_moment *at, dkv_link li
     switch (message->kind) {
     case DKV_MSG_APPLY: dkv_serve_apply(replica, at, link, message); break;
     case DKV_MSG_FETCH: dkv_serve_fetch(replica, at, link, message); break;
+    case DKV_MSG_SUMS: dkv_serve_sums(replica, at, link, message); break;
+    case DKV_MSG_LIST: dkv_serve_list(replica, at, link, message); break;
     case DKV_MSG_FORWARD:
         begin(replica, at, (reply_to){link, message->id}, &message->forward);
         break;
@@ -255,6 +294,7 @@ void dkv_replica_stored(dkv_replica *replica, const dkv_moment *at, const dkv_st
     case TASK_WRITE: dkv_write_stored(replica, at, (write_request *)t, event->err); break;
     case TASK_READ: dkv_read_stored(replica, at, (read_request *)t, event); break;
     case TASK_SERVE: dkv_serve_stored(replica, at, t, event); break;
+    case TASK_HEAL: dkv_heal_stored(replica->heal, at, t, event); break;
     }
 }
 
@@ -268,6 +308,12 @@ void dkv_replica_peer_changed(dkv_replica *replica, const dkv_moment *at, uint16
             dkv_read_peer_changed(replica, at, (read_request *)r, peer);
         }
     }
+    dkv_heal_peer_changed(replica->heal, at, peer);
+}
+
+void dkv_replica_lost(dkv_replica *replica, uint64_t token) {
+    dkv_trust_lost(replica->options.trust, token);
+    dkv_heal_lost(replica->heal, token);
 }
 
 void dkv_replica_ready(dkv_replica *replica, const dkv_moment *at) {
@@ -299,10 +345,13 @@ void dkv_replica_tick(dkv_replica *replica, const dkv_moment *at) {
             dkv_read_timer(replica, at, (read_request *)r);
         }
     }
+    dkv_heal_tick(replica->heal, at);
 }
 
 int64_t dkv_replica_next_timer(const dkv_replica *replica) {
-    return dkv_timers_next(&replica->timers);
+    int64_t request_ns = dkv_timers_next(&replica->timers);
+    int64_t heal_ns = dkv_heal_next_timer(replica->heal);
+    return request_ns < heal_ns ? request_ns : heal_ns;
 }
 
 int dkv_replica_state(const dkv_replica *replica) {
@@ -312,4 +361,8 @@ int dkv_replica_state(const dkv_replica *replica) {
 
 dkv_replica_counts dkv_replica_counts_get(const dkv_replica *replica) {
     return replica->counts;
+}
+
+void dkv_replica_heal_status(const dkv_replica *replica, dkv_heal_status *out) {
+    dkv_heal_status_get(replica->heal, out);
 }

@@ -14,6 +14,7 @@
 #define DKV_REPLICA_REPLICA_H
 
 #include "member/peers.h"
+#include "replica/heal.h"
 #include "ring/ring.h"
 #include "store/store.h"
 
@@ -31,8 +32,10 @@ typedef struct dkv_replica_options {
     uint16_t self;
     dkv_store *store;
     dkv_peers *peers;
-    const dkv_trust *trust;
+    dkv_trust *trust;
     dkv_timing timing; /* without zeros */
+    uint64_t seed;
+    uint32_t hints_max; /* 0 = DKV_HINTS_MAX, see heal.h */
 } dkv_replica_options;
 
 /* *out is owned by the caller. NO_MEMORY. Until dkv_replica_ready is called, writes that this node
@@ -63,6 +66,9 @@ void dkv_replica_peer_changed(dkv_replica *replica, const dkv_moment *at, uint16
 /* An event of the store with a cookie below DKV_REPLICA_COOKIE_END. */
 void dkv_replica_stored(dkv_replica *replica, const dkv_moment *at, const dkv_store_event *event);
 
+/* The store has lost a record at `token` to damage. */
+void dkv_replica_lost(dkv_replica *replica, uint64_t token);
+
 /* What this node would answer to a peer's write now: 0, BUSY or NO_SPACE. */
 int dkv_replica_state(const dkv_replica *replica);
 
@@ -77,5 +83,7 @@ typedef struct dkv_replica_counts {
 } dkv_replica_counts;
 
 dkv_replica_counts dkv_replica_counts_get(const dkv_replica *replica);
+
+void dkv_replica_heal_status(const dkv_replica *replica, dkv_heal_status *out);
 
 #endif

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/err.h"
+#include "replica/heal.h"
 #include "replica/internal.h"
 
 #define OBSTACLES_TEXT 192u /* bytes of a list of replicas with their reasons */
@@ -27,6 +28,36 @@ static const char *verb(const write_request *w) {
     return w->r.op == DKV_OP_PUT ? "put" : "delete";
 }
 
+/* Remembers, for healing, which replicas have not confirmed what was begun. */
+static void leave_hints(dkv_replica *replica, const write_request *w) {
+    if (!w->sent || w->forwarded) return;
+    for (unsigned i = 0; i < w->r.n; i++) {
+        if (w->r.progress[i] == HAS) continue;
+        for (unsigned k = 0; k < w->r.n; k++) {
+            bool from_other = dkv_replica_is_mine(&w->r, i) && w->r.progress[k] == HAS;
+            if (from_other) dkv_heal_hint(replica->heal, w->r.list[k], w->r.hash.token);
+        }
+        if (dkv_replica_is_mine(&w->r, i)) continue;
+        dkv_heal_hint(replica->heal, w->r.list[i], w->r.hash.token);
+    }
+}
+
+static void finish(dkv_replica *replica, write_request *w) {
+    leave_hints(replica, w);
+    end(replica, w);
+}
+
+/* Keeps an answered write while replicas have still to confirm it: usually they do, and need no
+ * hint. False if there is nothing to wait for, or too much. */
+static bool linger(dkv_replica *replica, write_request *w) {
+    if (!dkv_replica_count(&w->r, DKV_SET(ASKED))) return false;
+    if (w->forwarded || replica->lingering >= DKV_REQUESTS_MAX) return false;
+    w->r.lingers = true;
+    replica->counts.requests--;
+    replica->lingering++;
+    return true;
+}
+
 static void reply_and_end(dkv_replica *replica, const dkv_moment *at, write_request *w, int err,
                           dkv_outcome outcome, const char *detail) {
     dkv_reply reply = {
@@ -43,7 +74,8 @@ static void reply_and_end(dkv_replica *replica, const dkv_moment *at, write_requ
         reply.missing = dkv_replica_names(replica, &w->r, DKV_SET(stuck));
     }
     dkv_replica_reply(replica, at, w->r.to, w->r.op, &reply);
-    end(replica, w);
+    if (outcome == DKV_OUTCOME_APPLIED && linger(replica, w)) return;
+    finish(replica, w);
 }
 
 static void refuse(dkv_replica *replica, const dkv_moment *at, write_request *w, int err,
@@ -125,7 +157,9 @@ static void unknown(dkv_replica *replica, const dkv_moment *at, write_request *w
 
 static void settle(dkv_replica *replica, const dkv_moment *at, write_request *w) {
     unsigned has = dkv_replica_count(&w->r, DKV_SET(HAS));
-    if (has >= w->r.needs) {
+    if (w->r.lingers) {
+        if (!dkv_replica_count(&w->r, DKV_SET(ASKED))) finish(replica, w);
+    } else if (has >= w->r.needs) {
         reply_and_end(replica, at, w, DKV_OK, DKV_OUTCOME_APPLIED, "");
     } else if (has + dkv_replica_count(&w->r, DKV_SET(ASKED)) < w->r.needs) {
         unknown(replica, at, w, w->failure ? w->failure : DKV_ERR_UNAVAILABLE);
@@ -352,7 +386,9 @@ void dkv_write_peer_changed(dkv_replica *replica, const dkv_moment *at, write_re
 }
 
 void dkv_write_timer(dkv_replica *replica, const dkv_moment *at, write_request *w) {
-    if (w->sent) {
+    if (w->r.lingers) {
+        finish(replica, w);
+    } else if (w->sent) {
         unknown(replica, at, w, DKV_ERR_DEADLINE);
     } else {
         attempt(replica, at, w);

@@ -40,7 +40,6 @@ typedef struct campaign {
     dkv_check *check;
     dkv_chaos chaos;
     uint32_t faults;
-    bool heal;
     client clients[CLIENTS_MAX];
     unsigned n_clients;
     unsigned n_keys;
@@ -297,7 +296,7 @@ static bool check_serving(campaign *c, int *err, dkv_violation *out) {
 /* Gives the nodes time to become identical, if they can. */
 static bool check_converged(campaign *c, int *err, dkv_violation *out) {
     int64_t end = dkv_world_now(c->world) + HEAL_NS;
-    while (c->heal && !dkv_check_converged(c->world, out)) {
+    while (!dkv_check_converged(c->world, out)) {
         if (dkv_world_now(c->world) >= end) return false;
         if (!pass(c, 1000 * MS, false, err, out)) return false;
     }
@@ -344,11 +343,10 @@ int dkv_sim_campaign(uint64_t seed, const dkv_campaign_options *options,
     campaign *c = calloc(1, sizeof *c);
     if (!c) return DKV_ERR_NO_MEMORY;
     c->rand.state = seed;
-    c->heal = options->heal;
     c->faults = dkv_chaos_choose(&c->rand, options->faults);
     choose_work(c);
     dkv_campaign_report made = {0};
-    int err = dkv_check_new(options->heal, &c->check);
+    int err = dkv_check_new(&c->check);
     if (!err) err = make_world(c, dkv_rand_next(&c->rand), options->keep_trace);
     if (!err) err = dkv_chaos_init(&c->chaos, c->world, c->faults, dkv_rand_next(&c->rand));
     if (!err) {

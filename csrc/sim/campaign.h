@@ -45,8 +45,6 @@ const char *dkv_fault_name(dkv_fault fault);
 
 typedef struct dkv_campaign_options {
     uint32_t faults; /* 1 << dkv_fault each: a seed chooses among these only */
-    bool
-        heal; /* nodes heal themselves: CONVERGED after 2 and 4, and READ_ORDER, are checked, too */
     bool keep_trace;
 } dkv_campaign_options;
 

@@ -26,10 +26,9 @@ const char *dkv_rule_sentence(dkv_rule rule) {
     return sentences[rule];
 }
 
-int dkv_check_new(bool heals, dkv_check **out) {
+int dkv_check_new(dkv_check **out) {
     dkv_check *check = calloc(1, sizeof *check);
     if (!check) return DKV_ERR_NO_MEMORY;
-    check->heals = heals;
     *out = check;
     return DKV_OK;
 }

@@ -53,9 +53,8 @@ bool dkv_check_fail(dkv_violation *out, dkv_rule rule, uint64_t op, uint64_t oth
 
 typedef struct dkv_check dkv_check;
 
-/* *out is owned by the caller. `heals`: the nodes repair what they find different, so READ_ORDER is
- * checked, too. NO_MEMORY. */
-int dkv_check_new(bool heals, dkv_check **out);
+/* *out is owned by the caller. NO_MEMORY. */
+int dkv_check_new(dkv_check **out);
 
 /* Accepts NULL. */
 void dkv_check_del(dkv_check *check);

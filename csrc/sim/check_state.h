@@ -35,7 +35,6 @@ typedef struct sighting {
 } sighting;
 
 struct dkv_check {
-    bool heals;
     uint16_t n_nodes;
     dkv_map keys; /* token -> key_facts */
     key_facts *first_key, *last_key;

@@ -189,7 +189,7 @@ static void flush_pipe(dkv_world *world, dkv_sim_link *link, int side) {
     if (!link->is_broken && dkv_sim_chance(world, net->break_ppm)) break_link(world, link);
     if (link->is_broken) copies = 0;
     if (copies && dkv_sim_chance(world, net->drop_ppm)) copies = 0;
-    if (copies && dkv_sim_chance(world, net->duplicate_ppm)) copies = 2;
+    if (copies && dkv_sim_chance(world, net->duplicate_ppm) && !pipe->once) copies = 2;
     world->n_disturbed += !link->is_broken && copies != 1;
     for (unsigned i = 0; i < copies; i++) {
         dkv_sim_item *item = new_item(world, DKV_SIM_ITEM_DATA);
@@ -198,6 +198,7 @@ static void flush_pipe(dkv_world *world, dkv_sim_link *link, int side) {
         push(world, link, side, item);
     }
     pipe->out.len = 0;
+    pipe->once = false;
 }
 
 void dkv_sim_link_close(dkv_sim_node *sn, dkv_link number) {
@@ -228,6 +229,7 @@ void dkv_sim_link_send(dkv_sim_node *sn, dkv_link number, const dkv_message *mes
         link->refs++;
     }
     int err = dkv_wire_put_message(&pipe->out, message);
+    pipe->once |= message->kind == DKV_MSG_FORWARD;
     if (err) world->err = err;
 }
 
@@ -256,6 +258,8 @@ static void note_message(const delivery *d, const dkv_message *message) {
         [DKV_MSG_APPLY] = "apply",     [DKV_MSG_APPLY_REPLY] = "apply_reply",
         [DKV_MSG_FETCH] = "fetch",     [DKV_MSG_FETCH_REPLY] = "fetch_reply",
         [DKV_MSG_FORWARD] = "forward", [DKV_MSG_FORWARD_REPLY] = "forward_reply",
+        [DKV_MSG_SUMS] = "sums",       [DKV_MSG_SUMS_REPLY] = "sums_reply",
+        [DKV_MSG_LIST] = "list",       [DKV_MSG_LIST_REPLY] = "list_reply",
     };
     dkv_world *world = d->to->world;
     uint16_t from = d->link->ends[!d->to_side].node;

@@ -14,6 +14,8 @@
  *
  * A *datagram* network is one with drop_ppm, duplicate_ppm or reorder_ppm: batches inside a link
  * get lost, arrive twice, or overtake. No TCP stream does that; it shows that a node survives it.
+ * Only a client's request that is forwarded never arrives twice: each copy would be a request of
+ * its own, with an outcome of its own.
  */
 #ifndef DKV_SIM_NET_H
 #define DKV_SIM_NET_H

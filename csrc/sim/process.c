@@ -101,19 +101,25 @@ static uint64_t first_store_id(const dkv_world *world, uint16_t node) {
 /* Makes a new store what it had become if its node had met all the others. */
 static int acquaint(dkv_sim_node *sn, dkv_store *store) {
     const dkv_world *world = sn->world;
+    dkv_shares shares;
     dkv_trust trust;
     dkv_buf facts = {0};
     dkv_store_event event;
-    int err = dkv_trust_init(&trust, world->map, sn->index, dkv_store_id(store), (dkv_slice){0});
+    int err = dkv_shares_init(&shares, dkv_world_ring(world), sn->index);
     if (err) return err;
+    err =
+        dkv_trust_init(&trust, world->map, &shares, sn->index, dkv_store_id(store), (dkv_slice){0});
+    if (err) goto out;
     for (uint16_t i = 0; i < world->n_nodes; i++) trust.remembered[i] = first_store_id(world, i);
-    trust.is_new = false;
-    trust.in_sync = true;
+    for (uint32_t i = 0; i < shares.n; i++) dkv_trust_regained(&trust, i);
+    trust.starts = 0;
     err = dkv_trust_encode(&trust, &facts);
     if (!err) err = dkv_store_set_facts(store, dkv_buf_slice(&facts), 0);
     if (!err) err = dkv_sim_store_event(store, sn->disk, &event);
     dkv_buf_free(&facts);
     dkv_trust_free(&trust);
+out:
+    dkv_shares_free(&shares);
     return err;
 }
 

@@ -39,6 +39,19 @@ static bool all_wiped(const dkv_world *world) {
     return true;
 }
 
+/* True if another replica confirmed `version` or a newer one before the node's disk was damaged,
+ * and its own disk kept everything since: from there the node must have it back. */
+static bool is_kept_elsewhere(const dkv_world *world, const key_facts *key, uint16_t node,
+                              dkv_version version) {
+    for (uint16_t i = 0; i < dkv_ring_map(dkv_world_ring(world))->n_members; i++) {
+        const promise *p = &key->promises[i];
+        if (i == node || dkv_version_cmp(p->version, version) < 0) continue;
+        if (p->invoked_ns > dkv_world_damaged_at(world, node)) continue;
+        if (dkv_world_damaged_at(world, i) < (p->newer ? 0 : p->invoked_ns)) return true;
+    }
+    return false;
+}
+
 /* LOST_WRITE and BELIEF, given what the node has of the key (`stored` none: nothing). */
 static bool check_promise(const dkv_world *world, const key_facts *key, uint16_t node,
                           dkv_version stored, bool in_sync, dkv_violation *out) {
@@ -49,6 +62,7 @@ static bool check_promise(const dkv_world *world, const key_facts *key, uint16_t
     if (dkv_world_damaged_at(world, node) >= since_ns) {
         rule = DKV_RULE_BELIEF;
         if (!in_sync || !p->believed || all_wiped(world)) return true;
+        if (!is_kept_elsewhere(world, key, node, p->version)) return true;
         if (dkv_world_end_damaged_at(world, node) >= since_ns) return true;
     }
     return dkv_check_fail(
@@ -336,17 +350,21 @@ static bool check_read_after_read(const dkv_world *world, const key_facts *key, 
                           VERSION_ARGS(after->result.version), VERSION_ARGS(version));
 }
 
+/* A read at level ONE promises no order, also where one replica is a quorum. */
+static bool asks_quorum(const dkv_sim_op *read) {
+    return read->request.level == DKV_LEVEL_QUORUM || read->request.level == DKV_LEVEL_ALL;
+}
+
 /* What follows for the read `number` from all reads of its key before it. */
 static bool check_after_reads(const dkv_world *world, const key_facts *key, uint64_t number,
                               dkv_violation *out) {
     const dkv_sim_op *read = dkv_world_op(world, number);
-    unsigned all = dkv_ring_replication(dkv_world_ring(world));
     bool counts = read->result.err == DKV_OK || read->result.err == DKV_ERR_NOT_FOUND;
-    if (!counts || 2 * needs(world, read) <= all) return true;
+    if (!counts || !asks_quorum(read)) return true;
     for (size_t i = 0; i < key->n_ops; i++) {
         const dkv_sim_op *before = dkv_world_op(world, key->ops[i]);
         bool found = !is_write(before) && before->result.err == DKV_OK;
-        if (!found || 2 * needs(world, before) <= all || !is_before(before, read)) continue;
+        if (!found || !asks_quorum(before) || !is_before(before, read)) continue;
         if (!check_read_after_read(world, key, key->ops[i], number, out)) return false;
     }
     return true;
@@ -446,7 +464,7 @@ static bool check_op(dkv_check *check, const dkv_world *world, const key_facts *
     if (!is_write(op) && op->result.err == DKV_OK && !check_value(check, world, key, number, out)) {
         return false;
     }
-    if (check->heals && !is_write(op) && !check_after_reads(world, key, number, out)) return false;
+    if (!is_write(op) && !check_after_reads(world, key, number, out)) return false;
     return check_after_writes(world, key, number, out);
 }
 

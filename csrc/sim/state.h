@@ -36,6 +36,7 @@ typedef struct dkv_sim_pipe {
     uint32_t stalled;     /* items that wait for the way to be joined */
     int64_t last_arrival; /* no later item may be due earlier */
     dkv_buf out;          /* what the current step has sent so far */
+    bool once;            /* ... has a client's request in it: it does not arrive twice */
 } dkv_sim_pipe;
 
 typedef struct dkv_sim_end {

@@ -219,10 +219,17 @@ uint64_t dkv_append_written(const dkv_append *append) {
     return segment ? segment->base + segment->written : append->appended;
 }
 
+static bool confirms_before_sync(const dkv_append *append) {
+    return append->interval_ns || DKV_PLANTED(CONFIRM_BEFORE_SYNC);
+}
+
 /* Log position up to which everything is confirmed. */
 static uint64_t confirmed_position(const dkv_append *append) {
-    bool before_sync = append->interval_ns || DKV_PLANTED(CONFIRM_BEFORE_SYNC);
-    return before_sync ? dkv_append_written(append) : append->durable;
+    return confirms_before_sync(append) ? dkv_append_written(append) : append->durable;
+}
+
+uint32_t dkv_append_confirmed(const dkv_append *append, const dkv_segment *segment) {
+    return confirms_before_sync(append) ? segment->written : segment->synced;
 }
 
 uint64_t dkv_append_unconfirmed(const dkv_append *append) {

@@ -96,6 +96,9 @@ bool dkv_append_next_decided(dkv_append *append, uint64_t *cookie, int *err);
 /* The log position up to which everything is in files. */
 uint64_t dkv_append_written(const dkv_append *append);
 
+/* Bytes of the segment's file whose records are confirmed. */
+uint32_t dkv_append_confirmed(const dkv_append *append, const dkv_segment *segment);
+
 /* Bytes appended, not yet confirmed. */
 uint64_t dkv_append_unconfirmed(const dkv_append *append);
 

@@ -155,15 +155,21 @@ void dkv_store_retry(dkv_store *store) {
 
 /* ---- reading ---- */
 
-static dkv_store_entry public_entry(const dkv_index_entry *entry) {
-    dkv_kind kind = is_tombstone(entry->place) ? DKV_KIND_TOMBSTONE : DKV_KIND_VALUE;
-    return (dkv_store_entry){entry->version, kind};
+static dkv_store_entry public_entry(const dkv_store *store, const dkv_index_entry *entry) {
+    dkv_place place = dkv_place_unpack(entry->place);
+    const dkv_segment *segment = dkv_segments_at(&store->segments, place.slot);
+    return (dkv_store_entry){
+        .version = entry->version,
+        .kind = place.tombstone ? DKV_KIND_TOMBSTONE : DKV_KIND_VALUE,
+        .len_bytes = place.len_bytes,
+        .durable = place.offset + place.len_bytes <= dkv_append_confirmed(&store->append, segment),
+    };
 }
 
 int dkv_store_peek(const dkv_store *store, dkv_key_hash hash, dkv_store_entry *out) {
     dkv_index_entry entry;
     if (!dkv_index_get(&store->index, hash, &entry)) return DKV_ERR_NOT_FOUND;
-    *out = public_entry(&entry);
+    *out = public_entry(store, &entry);
     return DKV_OK;
 }
 
@@ -194,7 +200,7 @@ int dkv_store_next(const dkv_store *store, dkv_key_hash from, dkv_key_hash *hash
     dkv_index_entry found;
     if (dkv_index_page(&store->index, from, &found, 1) == 0) return DKV_ERR_NOT_FOUND;
     *hash = found.hash;
-    *entry = public_entry(&found);
+    *entry = public_entry(store, &found);
     return DKV_OK;
 }
 

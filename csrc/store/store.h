@@ -109,6 +109,8 @@ dkv_slice dkv_store_facts(const dkv_store *store);
 typedef struct dkv_store_entry {
     dkv_version version;
     dkv_kind kind;
+    uint32_t len_bytes; /* of the record in the log */
+    bool durable;       /* it would be confirmed now */
 } dkv_store_entry;
 
 /* The newest version stored under `hash`; NOT_FOUND if there is none. No I/O. */

@@ -29,6 +29,10 @@ typedef struct parts {
             dkv_wire_request request;
         };
         dkv_wire_reply reply;
+        Dkv__V1__Sums sums;
+        Dkv__V1__SumsReply sums_reply;
+        Dkv__V1__List list;
+        Dkv__V1__ListReply list_reply;
     };
 } parts;
 
@@ -63,6 +67,9 @@ static void fill_fetch_reply(const dkv_message *from, parts *to) {
     dkv__v1__fetch_reply__init(&to->fetch_reply);
     to->fetch_reply.err = from->fetch_reply.err;
     to->fetch_reply.in_sync = from->fetch_reply.in_sync;
+    to->fetch_reply.durable = from->fetch_reply.durable;
+    to->fetch_reply.version_only = from->fetch_reply.version_only;
+    to->fetch_reply.len_bytes = from->fetch_reply.len_bytes;
     if (from->fetch_reply.err == 0) {
         fill_record(&from->fetch_reply.record, to);
         to->fetch_reply.record = &to->record;
@@ -83,6 +90,57 @@ static void fill_forward_reply(const dkv_message *from, parts *to) {
     dkv_op op = reply->outcome == DKV_OUTCOME_NONE ? DKV_OP_GET : DKV_OP_PUT;
     dkv_wire_fill_reply(0, op, reply, &to->reply);
     to->message.forward_reply = &to->reply.reply;
+}
+
+static void fill_fetch(const dkv_message *from, parts *to) {
+    dkv__v1__fetch__init(&to->fetch);
+    to->fetch.key = dkv_wire_fill_bytes(from->fetch.key);
+    if (from->fetch.key.len == 0) {
+        to->fetch.token = from->fetch.hash.token;
+        to->fetch.tag = from->fetch.hash.tag;
+    }
+    to->fetch.version_only = from->fetch.version_only;
+    to->message.fetch = &to->fetch;
+}
+
+/* protobuf-c does not write to what it packs, but its structs say so nowhere. */
+#define UNCONST(type, pointer) ((type *)(uintptr_t)(pointer))
+
+static void fill_sums(const dkv_sums_request *from, parts *to) {
+    dkv__v1__sums__init(&to->sums);
+    to->sums.n_bounds = 2u * (size_t)from->n;
+    to->sums.bounds = UNCONST(uint64_t, from->bounds);
+    to->sums.parts = from->parts;
+    to->message.sums = &to->sums;
+}
+
+static void fill_sums_reply(const dkv_sums *from, parts *to) {
+    dkv__v1__sums_reply__init(&to->sums_reply);
+    to->sums_reply.n_counts = to->sums_reply.n_digests = from->n;
+    to->sums_reply.counts = UNCONST(uint64_t, from->counts);
+    to->sums_reply.digests = UNCONST(uint64_t, from->digests);
+    to->message.sums_reply = &to->sums_reply;
+}
+
+static void fill_list(const dkv_list_request *from, parts *to) {
+    dkv__v1__list__init(&to->list);
+    to->list.token = from->from.token;
+    to->list.tag = from->from.tag;
+    to->list.last = from->last;
+    to->message.list = &to->list;
+}
+
+static void fill_list_reply(const dkv_list *from, parts *to) {
+    Dkv__V1__ListReply *reply = &to->list_reply;
+    dkv__v1__list_reply__init(reply);
+    reply->more = from->more;
+    reply->n_tokens = reply->n_tags = reply->n_hlcs = reply->n_origins = reply->n_sizes = from->n;
+    reply->tokens = UNCONST(uint64_t, from->tokens);
+    reply->tags = UNCONST(uint64_t, from->tags);
+    reply->hlcs = UNCONST(uint64_t, from->hlcs);
+    reply->origins = UNCONST(uint64_t, from->origins);
+    reply->sizes = UNCONST(uint32_t, from->sizes);
+    to->message.list_reply = reply;
 }
 
 static void fill_message(const dkv_message *from, parts *to) {
@@ -113,14 +171,14 @@ static void fill_message(const dkv_message *from, parts *to) {
         to->apply_reply.state = from->apply_reply.state;
         to->message.apply_reply = &to->apply_reply;
         break;
-    case DKV_MSG_FETCH:
-        dkv__v1__fetch__init(&to->fetch);
-        to->fetch.key = dkv_wire_fill_bytes(from->fetch);
-        to->message.fetch = &to->fetch;
-        break;
+    case DKV_MSG_FETCH: fill_fetch(from, to); break;
     case DKV_MSG_FETCH_REPLY: fill_fetch_reply(from, to); break;
     case DKV_MSG_FORWARD: fill_forward(from, to); break;
     case DKV_MSG_FORWARD_REPLY: fill_forward_reply(from, to); break;
+    case DKV_MSG_SUMS: fill_sums(&from->sums, to); break;
+    case DKV_MSG_SUMS_REPLY: fill_sums_reply(&from->sums_reply, to); break;
+    case DKV_MSG_LIST: fill_list(&from->list, to); break;
+    case DKV_MSG_LIST_REPLY: fill_list_reply(&from->list_reply, to); break;
     }
 }
 
@@ -169,10 +227,13 @@ static int check_key(dkv_slice key) {
 
 static int read_fetch_reply(const Dkv__V1__FetchReply *from, dkv_message *out) {
     out->fetch_reply.in_sync = from->in_sync;
+    out->fetch_reply.durable = from->durable;
+    out->fetch_reply.version_only = from->version_only;
+    out->fetch_reply.len_bytes = from->len_bytes;
     if (dkv_wire_read_err(from->err, &out->fetch_reply.err)) return DKV_ERR_PROTOCOL;
     if ((from->err == 0) != (from->record != NULL)) return DKV_ERR_PROTOCOL;
     if (!from->record) return DKV_OK;
-    if (from->record->key.len) return DKV_ERR_PROTOCOL;
+    if (from->record->key.len > DKV_KEY_MAX) return DKV_ERR_PROTOCOL;
     return read_record(from->record, &out->fetch_reply.record);
 }
 
@@ -181,6 +242,54 @@ static int read_forward(const Dkv__V1__Forward *from, dkv_request *out) {
     if (!from->request) return DKV_ERR_PROTOCOL;
     dkv_wire_read_request(from->request, out);
     return dkv_request_check(out, NULL) ? DKV_ERR_PROTOCOL : DKV_OK;
+}
+
+static int read_fetch(const Dkv__V1__Fetch *from, dkv_message *out) {
+    out->fetch.key = dkv_wire_read_bytes(from->key);
+    out->fetch.hash = (dkv_key_hash){from->token, from->tag};
+    out->fetch.version_only = from->version_only;
+    return from->key.len <= DKV_KEY_MAX ? DKV_OK : DKV_ERR_PROTOCOL;
+}
+
+static int read_sums(const Dkv__V1__Sums *from, dkv_sums_request *out) {
+    if (from->n_bounds % 2 || from->n_bounds > 2u * DKV_SUMS_RANGES_MAX) return DKV_ERR_PROTOCOL;
+    if (from->parts < 1 || from->parts > DKV_SUMS_PARTS_MAX) return DKV_ERR_PROTOCOL;
+    for (size_t i = 0; i < from->n_bounds; i += 2) {
+        if (from->bounds[i] > from->bounds[i + 1]) return DKV_ERR_PROTOCOL;
+    }
+    *out = (dkv_sums_request){(uint32_t)(from->n_bounds / 2), from->parts, from->bounds};
+    return out->n ? DKV_OK : DKV_ERR_PROTOCOL;
+}
+
+static int read_sums_reply(const Dkv__V1__SumsReply *from, dkv_sums *out) {
+    if (from->n_counts != from->n_digests) return DKV_ERR_PROTOCOL;
+    if (from->n_counts > DKV_SUMS_RANGES_MAX * DKV_SUMS_PARTS_MAX) return DKV_ERR_PROTOCOL;
+    *out = (dkv_sums){(uint32_t)from->n_counts, from->counts, from->digests};
+    return DKV_OK;
+}
+
+static bool has_columns(const Dkv__V1__ListReply *from, size_t n) {
+    return from->n_tags == n && from->n_hlcs == n && from->n_origins == n && from->n_sizes == n;
+}
+
+static int read_list_reply(const Dkv__V1__ListReply *from, dkv_list *out) {
+    size_t n = from->n_tokens;
+    if (n > DKV_LIST_MAX || !has_columns(from, n) || (from->more && n == 0)) {
+        return DKV_ERR_PROTOCOL;
+    }
+    for (size_t i = 0; i < n; i++) {
+        dkv_key_hash hash = {from->tokens[i], from->tags[i]};
+        if (i > 0 &&
+            dkv_key_hash_cmp((dkv_key_hash){from->tokens[i - 1], from->tags[i - 1]}, hash) >= 0) {
+            return DKV_ERR_PROTOCOL;
+        }
+        if (dkv_version_is_none((dkv_version){from->hlcs[i], from->origins[i]})) {
+            return DKV_ERR_PROTOCOL;
+        }
+    }
+    *out = (dkv_list){(uint32_t)n, from->more,    from->tokens, from->tags,
+                      from->hlcs,  from->origins, from->sizes};
+    return DKV_OK;
 }
 
 static int read_message(const Dkv__V1__Message *from, dkv_message *out) {
@@ -199,13 +308,19 @@ static int read_message(const Dkv__V1__Message *from, dkv_message *out) {
     case DKV__V1__MESSAGE__BODY_APPLY_REPLY:
         err = dkv_wire_read_err(from->apply_reply->err, &out->apply_reply.err);
         return err ? err : dkv_wire_read_err(from->apply_reply->state, &out->apply_reply.state);
-    case DKV__V1__MESSAGE__BODY_FETCH:
-        out->fetch = dkv_wire_read_bytes(from->fetch->key);
-        return check_key(out->fetch);
+    case DKV__V1__MESSAGE__BODY_FETCH: return read_fetch(from->fetch, out);
     case DKV__V1__MESSAGE__BODY_FETCH_REPLY: return read_fetch_reply(from->fetch_reply, out);
     case DKV__V1__MESSAGE__BODY_FORWARD: return read_forward(from->forward, &out->forward);
     case DKV__V1__MESSAGE__BODY_FORWARD_REPLY:
         return dkv_wire_read_reply(from->forward_reply, &out->forward_reply);
+    case DKV__V1__MESSAGE__BODY_SUMS: return read_sums(from->sums, &out->sums);
+    case DKV__V1__MESSAGE__BODY_SUMS_REPLY:
+        return read_sums_reply(from->sums_reply, &out->sums_reply);
+    case DKV__V1__MESSAGE__BODY_LIST:
+        out->list = (dkv_list_request){{from->list->token, from->list->tag}, from->list->last};
+        return DKV_OK;
+    case DKV__V1__MESSAGE__BODY_LIST_REPLY:
+        return read_list_reply(from->list_reply, &out->list_reply);
     default: return DKV_ERR_PROTOCOL;
     }
 }

@@ -21,9 +21,9 @@ def replay_command(seed: int, options: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "dkv.sim", "--seed", str(seed), *options])
 
 
-def run_one(seed: int, faults: Sequence[str], heal: bool, trace: bool) -> bool:
+def run_one(seed: int, faults: Sequence[str], trace: bool) -> bool:
     """Runs one campaign and tells of it; whether all promises were kept."""
-    run = campaign(seed, faults=faults, heal=heal, trace=True)
+    run = campaign(seed, faults=faults, trace=True)
     if trace:
         click.echo(run.world.trace)
     for line in describe(run):
@@ -36,7 +36,6 @@ def run_one(seed: int, faults: Sequence[str], heal: bool, trace: bool) -> bool:
 @click.option("--seeds", "--runs", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--fault", "faults", type=click.Choice(FAULTS), multiple=True, help="Only these.")
 @click.option("--no-faults", is_flag=True, help="Nothing goes wrong.")
-@click.option("--heal", is_flag=True, help="All replicas have to become identical.")
 @click.option("--jobs", type=click.IntRange(1), help="Campaigns at a time [default: one a core].")
 @click.option("--trace", is_flag=True, help="Print everything that happens.")
 @click.option("--plant", metavar="NAME", help="Commit this bug; in builds with PLANT=1.")
@@ -46,7 +45,6 @@ def main(
     seeds: int,
     faults: Sequence[str],
     no_faults: bool,
-    heal: bool,
     jobs: int | None,
     trace: bool,
     plant: str | None,
@@ -67,18 +65,18 @@ def main(
         raise click.UsageError(str(error)) from error
     chosen: Sequence[str] = () if no_faults else faults or FAULTS
     options = [f"--fault={fault}" for fault in faults]
-    options += ["--no-faults"] * no_faults + ["--heal"] * heal
+    options += ["--no-faults"] * no_faults
     options += [f"--plant={plant}"] if plant else []
     if seeds == 1:
-        kept = run_one(seed, chosen, heal, trace)
+        kept = run_one(seed, chosen, trace)
     else:
         jobs = jobs or len(os.sched_getaffinity(0))
-        total = run_many(range(seed, seed + seeds), chosen, heal, jobs)
+        total = run_many(range(seed, seed + seeds), chosen, jobs)
         click.echo(total)
         kept = total.violated is None
         if total.violated is not None:
             seed = total.violated
-            run_one(seed, chosen, heal, trace)
+            run_one(seed, chosen, trace)
     if kept:
         click.echo("all promises were kept")
         return

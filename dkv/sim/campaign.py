@@ -60,13 +60,10 @@ class Campaign:
     """As it was at the end."""
 
 
-def campaign(
-    seed: int, *, faults: Collection[str] = FAULTS, heal: bool = False, trace: bool = False
-) -> Campaign:
+def campaign(seed: int, *, faults: Collection[str] = FAULTS, trace: bool = False) -> Campaign:
     """Runs the campaign of `seed` with some of these kinds of faults.
 
-    With `heal` the nodes are expected to become identical when all faults are over, and reads of a
-    quorum never to go back.
+    When all faults are over the nodes have to become identical.
 
     >>> campaign(1).violation is None
     True
@@ -75,7 +72,7 @@ def campaign(
     if unknown:
         raise InvalidArgumentError(f"there is no fault {unknown[0]!r}")
     mask = sum(1 << FAULTS.index(fault) for fault in set(faults))
-    report, native = _core.World.campaign(checked_seed(seed), mask, heal, trace)
+    report, native = _core.World.campaign(checked_seed(seed), mask, trace)
     found = report["violation"]
     return Campaign(
         seed=seed,
@@ -133,11 +130,11 @@ class Tally:
         )
 
 
-def run_many(seeds: Iterable[int], faults: Collection[str], heal: bool, jobs: int) -> Tally:
+def run_many(seeds: Iterable[int], faults: Collection[str], jobs: int) -> Tally:
     """Runs the campaigns of these seeds, `jobs` at a time, up to the first violation."""
 
     def run(seed: int) -> Tally:
-        one = campaign(seed, faults=faults, heal=heal)
+        one = campaign(seed, faults=faults)
         violated = None if one.violation is None else seed
         counts = Counter(one.faults)
         return Tally(1, one.operations, one.messages, one.events, one.seconds, counts, violated)

@@ -18,7 +18,7 @@ enum {
     LINKS_MAX = 256,
     QUEUE_MAX = 8192,
     ANSWERS_MAX = 70000,
-    KINDS = DKV_MSG_FORWARD_REPLY + 1,
+    KINDS = DKV_MSG_LIST_REPLY + 1,
 };
 
 /* A link between two nodes under the names that its two ends have for it. */
@@ -45,6 +45,7 @@ typedef struct node {
     dkv_effects effects;
     dkv_disk_job *jobs[JOBS_MAX];
     int n_jobs;
+    unsigned wipes;  /* its disk was replaced so often */
     bool slow_disk;  /* syncs do not end */
     bool mute;       /* connections to it neither succeed nor fail */
     int64_t skew_ms; /* of its wall clock */
@@ -75,6 +76,7 @@ static bool parks[NODES_MAX][NODES_MAX][KINDS]; /* from, to */
 static unsigned delivered[NODES_MAX][KINDS];    /* messages, by receiver */
 static answer answers[ANSWERS_MAX];
 static uint64_t n_asked;
+static uint32_t hints_max;               /* of nodes that start from now on */
 static char last_detail[DKV_DETAIL_MAX]; /* of the last answer */
 static char last_error[DKV_DETAIL_MAX];  /* that a node has logged */
 
@@ -255,7 +257,7 @@ static inline void settle(void) {
         for (int i = 0; i < n_nodes; i++) {
             if (!nodes[i].node) continue;
             step(i, (dkv_event){.kind = DKV_EVENT_TICK});
-            more |= finish_jobs(&nodes[i]);
+            more |= finish_jobs(&nodes[i]) || dkv_node_next_timer(nodes[i].node) <= now_ns;
         }
         more |= n_queued > 0;
     }
@@ -306,13 +308,15 @@ static inline const answer *get(int i, const char *key, dkv_level level) {
 
 static inline void start(int i) {
     node *n = &nodes[i];
-    dkv_store_options options = {
-        .cluster = "test", .node_id = map->members[i].id, .new_store_id = (uint64_t)(i + 1) << 32};
+    dkv_store_options options = {.cluster = "test",
+                                 .node_id = map->members[i].id,
+                                 .new_store_id = (uint64_t)(i + 1 + 16 * (int)n->wipes) << 32};
     dkv_store_report report;
     dkv_store *store;
     CHECK(dkv_store_open(&options, dkv_sim_disk_run, n->disk, &store, &report) == DKV_OK);
     dkv_node_options node_options = {
         .map = map, .id = map->members[i].id, .store = store, .seed = check_seed};
+    node_options.hints_max = hints_max;
     CHECK(dkv_node_new(&node_options, &n->node) == DKV_OK);
 }
 
@@ -348,6 +352,12 @@ static inline void meet(void) {
     n_asked = 0;
 }
 
+/* The process has died and its disk is replaced by an empty one. */
+static inline void wipe(int i) {
+    dkv_sim_disk_wipe(nodes[i].disk);
+    nodes[i].wipes++;
+}
+
 /* Nodes n1 .. n`count` with N = `replication`; those in `absent` (bit i: node i) are not there. */
 static inline void setup_without(int count, uint8_t replication, unsigned absent) {
     n_nodes = count;
@@ -355,6 +365,7 @@ static inline void setup_without(int count, uint8_t replication, unsigned absent
     n_links = n_queued = n_parked = 0;
     last_error[0] = 0;
     n_asked = 0;
+    hints_max = 0;
     memset(nodes, 0, sizeof nodes);
     memset(parks, 0, sizeof parks);
     memset(delivered, 0, sizeof delivered);

@@ -16,6 +16,8 @@ typedef struct item {
 typedef struct node {
     int index;
     dkv_cluster_map *map;
+    dkv_ring *ring;
+    dkv_shares shares;
     dkv_trust trust;
     dkv_peers *peers;
     unsigned starts;
@@ -131,7 +133,9 @@ static void start(int i, uint64_t store_id, dkv_slice facts) {
     n->map = make_map(n_nodes);
     effects[i] = (dkv_effects){
         .user = n, .connect = fx_connect, .close = fx_close, .send = fx_send, .log = fx_log};
-    CHECK(dkv_trust_init(&n->trust, n->map, (uint16_t)i, store_id, facts) == DKV_OK);
+    CHECK(dkv_ring_new(n->map, &n->ring) == DKV_OK);
+    CHECK(dkv_shares_init(&n->shares, n->ring, (uint16_t)i) == DKV_OK);
+    CHECK(dkv_trust_init(&n->trust, n->map, &n->shares, (uint16_t)i, store_id, facts) == DKV_OK);
     dkv_peers_options options = {
         .map = n->map,
         .self = (uint16_t)i,
@@ -148,6 +152,8 @@ static void start(int i, uint64_t store_id, dkv_slice facts) {
 static void halt(int i) {
     dkv_peers_del(nodes[i].peers);
     dkv_trust_free(&nodes[i].trust);
+    dkv_shares_free(&nodes[i].shares);
+    dkv_ring_del(nodes[i].ring);
     dkv_cluster_map_del(nodes[i].map);
     nodes[i].peers = NULL;
     nodes[i].map = NULL;
@@ -226,7 +232,7 @@ static void meet(void) {
 static bool ask(int from, uint16_t to) {
     dkv_moment at = moment(from);
     want(from, to);
-    dkv_message message = {.kind = DKV_MSG_FETCH, .id = 7, .fetch = dkv_slice_of("k")};
+    dkv_message message = {.kind = DKV_MSG_FETCH, .id = 7, .fetch.key = dkv_slice_of("k")};
     return dkv_peers_send(nodes[from].peers, &at, to, &message);
 }
 
@@ -238,7 +244,7 @@ static void new_cluster_is_believed(void) {
         settle();
         unsigned links = 0;
         for (int i = 0; i < n; i++) {
-            CHECK(nodes[i].trust.in_sync && !nodes[i].trust.is_new);
+            CHECK(dkv_trust_in_sync(&nodes[i].trust) && !dkv_trust_is_new(&nodes[i].trust));
             for (uint16_t j = 0; j < n; j++) {
                 CHECK(dkv_peers_reach(nodes[i].peers, j) ==
                       (i == j ? DKV_REACH_UP : DKV_REACH_UNKNOWN));
@@ -257,11 +263,11 @@ static void absent_member_keeps_all_out_of_sync(void) {
     nodes[2].refuses = true;
     halt(2);
     advance(2000);
-    CHECK(!nodes[0].trust.in_sync && !nodes[1].trust.in_sync);
+    CHECK(!dkv_trust_in_sync(&nodes[0].trust) && !dkv_trust_in_sync(&nodes[1].trust));
     nodes[2].refuses = false;
     start(2, 77, (dkv_slice){0});
     advance(2000);
-    for (int i = 0; i < 3; i++) CHECK(nodes[i].trust.in_sync);
+    for (int i = 0; i < 3; i++) CHECK(dkv_trust_in_sync(&nodes[i].trust));
     teardown();
 }
 
@@ -277,7 +283,7 @@ static void replaced_store_is_not_believed(void) {
     advance(5000);
     meet();
     CHECK(dkv_peers_reach(nodes[0].peers, 1) == DKV_REACH_UP);
-    CHECK(!nodes[1].trust.in_sync && nodes[1].trust.is_new);
+    CHECK(!dkv_trust_in_sync(&nodes[1].trust) && dkv_trust_is_new(&nodes[1].trust));
     CHECK(nodes[0].trust.remembered[1] == UINT64_C(2) << 32);
     teardown();
 }
@@ -291,7 +297,7 @@ static void returning_store_is_believed(void) {
     uint64_t origin = dkv_trust_origin(&nodes[1].trust);
     halt(1);
     start(1, UINT64_C(2) << 32, dkv_buf_slice(&facts));
-    CHECK(nodes[1].trust.in_sync);
+    CHECK(dkv_trust_in_sync(&nodes[1].trust));
     CHECK(nodes[1].trust.remembered[0] == UINT64_C(1) << 32);
     CHECK(dkv_trust_origin(&nodes[1].trust) != origin);
     dkv_buf_free(&facts);
@@ -302,8 +308,8 @@ static void returning_store_is_believed(void) {
 static void damaged_store_is_not_believed(void) {
     setup(3);
     settle();
-    dkv_trust_lost(&nodes[1].trust);
-    CHECK(!nodes[1].trust.in_sync);
+    dkv_trust_lost_all(&nodes[1].trust);
+    CHECK(!dkv_trust_in_sync(&nodes[1].trust));
     dkv_buf facts = {0};
     CHECK(dkv_trust_encode(&nodes[1].trust, &facts) == DKV_OK);
     halt(1);
@@ -311,7 +317,7 @@ static void damaged_store_is_not_believed(void) {
     advance(5000);
     meet();
     CHECK(dkv_peers_reach(nodes[0].peers, 1) == DKV_REACH_UP);
-    CHECK(!nodes[1].trust.in_sync);
+    CHECK(!dkv_trust_in_sync(&nodes[1].trust));
     dkv_buf_free(&facts);
     teardown();
 }
@@ -321,9 +327,9 @@ static void greeting_is_no_word(void) {
     setup(2);
     dkv_hello hello = {.store_id = 99, .remembers = nodes[0].trust.store_id};
     dkv_trust_heard(&nodes[0].trust, 1, &hello);
-    CHECK(!nodes[0].trust.in_sync && !dkv_trust_is_known(&nodes[0].trust));
+    CHECK(!dkv_trust_in_sync(&nodes[0].trust) && !dkv_trust_is_known(&nodes[0].trust));
     dkv_trust_told(&nodes[0].trust, 1, hello.remembers);
-    CHECK(nodes[0].trust.in_sync && dkv_trust_is_known(&nodes[0].trust));
+    CHECK(dkv_trust_in_sync(&nodes[0].trust) && dkv_trust_is_known(&nodes[0].trust));
     teardown();
 }
 
@@ -335,7 +341,8 @@ static void other_map_is_refused(void) {
     CHECK(dkv_trust_encode(&nodes[0].trust, &facts) == DKV_OK);
     dkv_trust trust;
     dkv_cluster_map *bigger = make_map(4);
-    CHECK(dkv_trust_init(&trust, bigger, 0, 1, dkv_buf_slice(&facts)) == DKV_ERR_EPOCH);
+    CHECK(dkv_trust_init(&trust, bigger, &nodes[0].shares, 0, 1, dkv_buf_slice(&facts)) ==
+          DKV_ERR_EPOCH);
     dkv_cluster_map_del(bigger);
     dkv_buf_free(&facts);
     teardown();
@@ -350,11 +357,13 @@ static void damaged_facts_are_refused(void) {
     for (size_t len = 1; len < facts.len; len++) {
         dkv_trust trust;
         dkv_slice cut = {facts.data, len};
-        CHECK(dkv_trust_init(&trust, nodes[0].map, 0, 1, cut) == DKV_ERR_PROTOCOL);
+        CHECK(dkv_trust_init(&trust, nodes[0].map, &nodes[0].shares, 0, 1, cut) ==
+              DKV_ERR_PROTOCOL);
     }
-    facts.data[0] = 2;
+    facts.data[0] = 3;
     dkv_trust trust;
-    CHECK(dkv_trust_init(&trust, nodes[0].map, 0, 1, dkv_buf_slice(&facts)) == DKV_ERR_PROTOCOL);
+    CHECK(dkv_trust_init(&trust, nodes[0].map, &nodes[0].shares, 0, 1, dkv_buf_slice(&facts)) ==
+          DKV_ERR_PROTOCOL);
     dkv_buf_free(&facts);
     teardown();
 }
@@ -504,7 +513,7 @@ static void second_greeting_replaces_the_older_link(void) {
                                    .store_id = nodes[1].trust.store_id}};
     CHECK(dkv_peers_message(nodes[0].peers, &at, 2, &hello) == -1);
     CHECK(nodes[0].closed == closed + 1);
-    dkv_message fetch = {.kind = DKV_MSG_FETCH, .id = 1, .fetch = dkv_slice_of("k")};
+    dkv_message fetch = {.kind = DKV_MSG_FETCH, .id = 1, .fetch.key = dkv_slice_of("k")};
     CHECK(dkv_peers_message(nodes[0].peers, &at, 2, &fetch) == 1);
     n_queued = 0; /* n2 knows nothing of this link */
     teardown();

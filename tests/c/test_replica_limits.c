@@ -261,7 +261,7 @@ static void contradicting_records_are_an_alarm(void) {
     say_request(owner, second, &apply);
     CHECK(strstr(last_error, "two different records"));
     last_error[0] = 0;
-    plant(owner, KEY, "two", 1000);
+    plant(owner, KEY, "a longer value", 1000);
     CHECK(get(owner, KEY, DKV_LEVEL_ALL)->err == DKV_ERR_DATA_LOSS);
     CHECK(strstr(last_error, "two different records"));
     teardown();

@@ -11,7 +11,8 @@
 static const dkv_message_kind kinds[] = {
     DKV_MSG_HELLO,   DKV_MSG_HELLO_REPLY,   DKV_MSG_PING,  DKV_MSG_PONG,
     DKV_MSG_APPLY,   DKV_MSG_APPLY_REPLY,   DKV_MSG_FETCH, DKV_MSG_FETCH_REPLY,
-    DKV_MSG_FORWARD, DKV_MSG_FORWARD_REPLY,
+    DKV_MSG_FORWARD, DKV_MSG_FORWARD_REPLY, DKV_MSG_SUMS,  DKV_MSG_SUMS_REPLY,
+    DKV_MSG_LIST,    DKV_MSG_LIST_REPLY,
 };
 #define N_KINDS (sizeof kinds / sizeof *kinds)
 
@@ -116,6 +117,32 @@ static dkv_hello any_hello(void) {
     };
 }
 
+/* Columns for the messages that compare ranges. */
+static uint64_t numbers[5][DKV_SUMS_RANGES_MAX * DKV_SUMS_PARTS_MAX + 1];
+static uint32_t sizes[DKV_LIST_MAX];
+
+static void fill_numbers(void) {
+    static bool filled;
+    if (filled) return; /* messages that are kept borrow them */
+    filled = true;
+    size_t len = sizeof numbers[0] / sizeof *numbers[0];
+    for (size_t i = 0; i < len; i++) {
+        for (int column = 0; column < 5; column++) numbers[column][i] = dkv_rand_next(&dice);
+        if (i < DKV_LIST_MAX) sizes[i] = (uint32_t)dkv_rand_next(&dice);
+        numbers[1][i] >>= below(64);
+        numbers[0][i] = i << 40 | below(1000); /* ascending: tokens and bounds */
+    }
+}
+
+static dkv_list any_list(void) {
+    dkv_list list = {.tokens = numbers[0], .tags = numbers[1], .hlcs = numbers[2]};
+    list.n = (uint32_t)below(DKV_LIST_MAX + 1);
+    list.more = list.n > 0 && below(2);
+    list.origins = numbers[3];
+    list.sizes = sizes;
+    return list;
+}
+
 static dkv_message any_message(dkv_message_kind kind) {
     dkv_message m = {.kind = kind};
     if (kind != DKV_MSG_HELLO && kind != DKV_MSG_HELLO_REPLY) m.id = dkv_rand_next(&dice);
@@ -135,14 +162,44 @@ static dkv_message any_message(dkv_message_kind kind) {
         m.apply_reply.err = below(2) ? any_err() : 0;
         m.apply_reply.state = below(2) ? DKV_ERR_NO_SPACE : 0;
         break;
-    case DKV_MSG_FETCH: m.fetch = any_key(); break;
+    case DKV_MSG_FETCH:
+        if (below(2)) {
+            m.fetch.key = any_key();
+        } else {
+            m.fetch.hash = (dkv_key_hash){dkv_rand_next(&dice), dkv_rand_next(&dice)};
+        }
+        m.fetch.version_only = below(2);
+        break;
     case DKV_MSG_FETCH_REPLY:
         m.fetch_reply.in_sync = below(2);
+        m.fetch_reply.durable = below(2);
+        m.fetch_reply.version_only = below(2);
+        m.fetch_reply.len_bytes = (uint32_t)below(1 << 20);
         m.fetch_reply.err = below(2) ? any_err() : 0;
         if (m.fetch_reply.err == 0) m.fetch_reply.record = any_record();
+        if (m.fetch_reply.err == 0 && below(2)) m.fetch_reply.record.key = any_key();
         break;
     case DKV_MSG_FORWARD: m.forward = any_request(); break;
     case DKV_MSG_FORWARD_REPLY: m.forward_reply = any_reply((dkv_op)(1 + below(3))); break;
+    case DKV_MSG_SUMS:
+        fill_numbers();
+        m.sums = (dkv_sums_request){1 + (uint32_t)below(DKV_SUMS_RANGES_MAX),
+                                    1 + (uint32_t)below(DKV_SUMS_PARTS_MAX), numbers[0]};
+        break;
+    case DKV_MSG_SUMS_REPLY:
+        fill_numbers();
+        m.sums_reply.n = (uint32_t)below(DKV_SUMS_RANGES_MAX * DKV_SUMS_PARTS_MAX + 1);
+        m.sums_reply.counts = numbers[1];
+        m.sums_reply.digests = numbers[2];
+        break;
+    case DKV_MSG_LIST:
+        m.list.from = (dkv_key_hash){dkv_rand_next(&dice), dkv_rand_next(&dice)};
+        m.list.last = dkv_rand_next(&dice);
+        break;
+    case DKV_MSG_LIST_REPLY:
+        fill_numbers();
+        m.list_reply = any_list();
+        break;
     }
     return m;
 }
@@ -185,6 +242,17 @@ static bool same_hello(const dkv_hello *a, const dkv_hello *b) {
            a->state == b->state && a->err == b->err;
 }
 
+static bool same_numbers(const uint64_t *a, const uint64_t *b, size_t n) {
+    return n == 0 || memcmp(a, b, n * sizeof *a) == 0;
+}
+
+static bool same_list(const dkv_list *a, const dkv_list *b) {
+    return a->n == b->n && a->more == b->more && same_numbers(a->tokens, b->tokens, a->n) &&
+           same_numbers(a->tags, b->tags, a->n) && same_numbers(a->hlcs, b->hlcs, a->n) &&
+           same_numbers(a->origins, b->origins, a->n) &&
+           (a->n == 0 || memcmp(a->sizes, b->sizes, a->n * sizeof *a->sizes) == 0);
+}
+
 static bool same_message(const dkv_message *a, const dkv_message *b) {
     if (a->kind != b->kind || a->id != b->id) return false;
     switch (a->kind) {
@@ -196,13 +264,29 @@ static bool same_message(const dkv_message *a, const dkv_message *b) {
     case DKV_MSG_APPLY_REPLY:
         return a->apply_reply.err == b->apply_reply.err &&
                a->apply_reply.state == b->apply_reply.state;
-    case DKV_MSG_FETCH: return dkv_slice_eq(a->fetch, b->fetch);
+    case DKV_MSG_FETCH:
+        return dkv_slice_eq(a->fetch.key, b->fetch.key) &&
+               dkv_key_hash_cmp(a->fetch.hash, b->fetch.hash) == 0 &&
+               a->fetch.version_only == b->fetch.version_only;
     case DKV_MSG_FETCH_REPLY:
         return a->fetch_reply.err == b->fetch_reply.err &&
                a->fetch_reply.in_sync == b->fetch_reply.in_sync &&
+               a->fetch_reply.durable == b->fetch_reply.durable &&
+               a->fetch_reply.version_only == b->fetch_reply.version_only &&
+               a->fetch_reply.len_bytes == b->fetch_reply.len_bytes &&
                same_record(&a->fetch_reply.record, &b->fetch_reply.record);
     case DKV_MSG_FORWARD: return same_request(&a->forward, &b->forward);
     case DKV_MSG_FORWARD_REPLY: return same_reply(&a->forward_reply, &b->forward_reply);
+    case DKV_MSG_SUMS:
+        return a->sums.n == b->sums.n && a->sums.parts == b->sums.parts &&
+               same_numbers(a->sums.bounds, b->sums.bounds, 2u * a->sums.n);
+    case DKV_MSG_SUMS_REPLY:
+        return a->sums_reply.n == b->sums_reply.n &&
+               same_numbers(a->sums_reply.counts, b->sums_reply.counts, a->sums_reply.n) &&
+               same_numbers(a->sums_reply.digests, b->sums_reply.digests, a->sums_reply.n);
+    case DKV_MSG_LIST:
+        return dkv_key_hash_cmp(a->list.from, b->list.from) == 0 && a->list.last == b->list.last;
+    case DKV_MSG_LIST_REPLY: return same_list(&a->list_reply, &b->list_reply);
     }
     return false;
 }
@@ -265,16 +349,33 @@ static void each_message_within_limits(void *user, const dkv_message *m) {
         check_err(m->apply_reply.err);
         check_err(m->apply_reply.state);
         return;
-    case DKV_MSG_FETCH: check_bytes(m->fetch, 1, DKV_KEY_MAX); return;
+    case DKV_MSG_FETCH: check_bytes(m->fetch.key, 0, DKV_KEY_MAX); return;
     case DKV_MSG_FETCH_REPLY:
         check_err(m->fetch_reply.err);
-        if (m->fetch_reply.err == 0) check_record(&m->fetch_reply.record, 0, 0);
+        if (m->fetch_reply.err == 0) check_record(&m->fetch_reply.record, 0, DKV_KEY_MAX);
         return;
     case DKV_MSG_FORWARD:
         CHECK(dkv_request_check(&m->forward, NULL) == 0);
         touched = touch(m->forward.key) ^ touch(m->forward.value);
         return;
     case DKV_MSG_FORWARD_REPLY: check_reply(&m->forward_reply); return;
+    case DKV_MSG_SUMS:
+        CHECK(m->sums.n >= 1 && m->sums.n <= DKV_SUMS_RANGES_MAX);
+        CHECK(m->sums.parts >= 1 && m->sums.parts <= DKV_SUMS_PARTS_MAX);
+        for (uint32_t i = 0; i < m->sums.n; i++) {
+            CHECK(m->sums.bounds[2 * i] <= m->sums.bounds[2 * i + 1]);
+        }
+        return;
+    case DKV_MSG_SUMS_REPLY:
+        CHECK(m->sums_reply.n <= DKV_SUMS_RANGES_MAX * DKV_SUMS_PARTS_MAX);
+        touched = touch((dkv_slice){(const void *)m->sums_reply.counts, 8u * m->sums_reply.n}) ^
+                  touch((dkv_slice){(const void *)m->sums_reply.digests, 8u * m->sums_reply.n});
+        return;
+    case DKV_MSG_LIST: return;
+    case DKV_MSG_LIST_REPLY:
+        CHECK(m->list_reply.n <= DKV_LIST_MAX && (!m->list_reply.more || m->list_reply.n > 0));
+        CHECK(same_list(&m->list_reply, &m->list_reply));
+        return;
     }
     CHECK(false); /* an unknown kind */
 }
@@ -574,6 +675,9 @@ static void messages_beyond_limits_are_refused(void) {
     const dkv_slice key = {noise, 3};
     const dkv_slice long_key = {noise, DKV_KEY_MAX + 1};
     const dkv_slice long_value = {noise, DKV_VALUE_MAX + 1};
+    const uint64_t backwards[] = {2, 1}, same[] = {1, 1}, zeros[] = {0};
+    const uint32_t too_many = DKV_SUMS_RANGES_MAX * DKV_SUMS_PARTS_MAX + 1;
+    fill_numbers();
     const dkv_message bad[] = {
         {.kind = DKV_MSG_HELLO, .hello = {.cluster = none, .node_id = any_text(3, 3)}},
         {.kind = DKV_MSG_HELLO, .hello = {.cluster = any_text(3, 3), .node_id = none}},
@@ -590,12 +694,12 @@ static void messages_beyond_limits_are_refused(void) {
          .apply = {.key = key, .value = key, .version = version, .kind = DKV_KIND_TOMBSTONE}},
         {.kind = DKV_MSG_APPLY_REPLY, .apply_reply = {.err = -999}},
         {.kind = DKV_MSG_APPLY_REPLY, .apply_reply = {.state = 5}},
-        {.kind = DKV_MSG_FETCH, .fetch = none},
-        {.kind = DKV_MSG_FETCH, .fetch = long_key},
+        {.kind = DKV_MSG_FETCH, .fetch.key = long_key},
         {.kind = DKV_MSG_FETCH_REPLY, .fetch_reply = {.err = 0}},
         {.kind = DKV_MSG_FETCH_REPLY,
          .fetch_reply = {.record = {.version = version, .value = long_value}}},
-        {.kind = DKV_MSG_FETCH_REPLY, .fetch_reply = {.record = {.version = version, .key = key}}},
+        {.kind = DKV_MSG_FETCH_REPLY,
+         .fetch_reply = {.record = {.version = version, .key = long_key}}},
         {.kind = DKV_MSG_FORWARD, .forward = {.op = DKV_OP_GET, .key = none}},
         {.kind = DKV_MSG_FORWARD, .forward = {.op = DKV_OP_GET, .key = key, .level = 4}},
         {.kind = DKV_MSG_FORWARD, .forward = {.op = DKV_OP_PUT, .key = key, .value = long_value}},
@@ -604,6 +708,16 @@ static void messages_beyond_limits_are_refused(void) {
         {.kind = DKV_MSG_FORWARD_REPLY, .forward_reply = {.value = long_value}},
         {.kind = DKV_MSG_FORWARD_REPLY, .forward_reply = {.err = -1, .outcome = 4}},
         {.kind = DKV_MSG_FORWARD_REPLY, .forward_reply = {.err = 1}},
+        {.kind = DKV_MSG_SUMS, .sums = {0, 1, numbers[0]}},
+        {.kind = DKV_MSG_SUMS, .sums = {1, 0, numbers[0]}},
+        {.kind = DKV_MSG_SUMS, .sums = {1, DKV_SUMS_PARTS_MAX + 1, numbers[0]}},
+        {.kind = DKV_MSG_SUMS, .sums = {DKV_SUMS_RANGES_MAX + 1, 1, numbers[0]}},
+        {.kind = DKV_MSG_SUMS, .sums = {1, 1, backwards}},
+        {.kind = DKV_MSG_SUMS_REPLY, .sums_reply = {too_many, numbers[2], numbers[2]}},
+        {.kind = DKV_MSG_LIST_REPLY, .list_reply = {.n = 0, .more = true}},
+        {.kind = DKV_MSG_LIST_REPLY, .list_reply = {2, false, backwards, same, same, same, sizes}},
+        {.kind = DKV_MSG_LIST_REPLY, .list_reply = {2, false, same, same, same, same, sizes}},
+        {.kind = DKV_MSG_LIST_REPLY, .list_reply = {1, false, same, same, zeros, zeros, sizes}},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) check_message_refused(&bad[i]);
 }

@@ -35,6 +35,7 @@ typedef struct owed {
     unsigned link;
     dkv_message_kind kind;
     uint64_t id;
+    uint32_t n_sums; /* of a SUMS */
 } owed;
 
 /* A record that the node was sent. */
@@ -137,7 +138,9 @@ static void fx_send(void *user, dkv_link number, const dkv_message *message) {
     }
     if (!(number & 1)) return;
     if (n_owed == OWED_MAX) memmove(owes, owes + 1, --n_owed * sizeof *owes);
-    owes[n_owed++] = (owed){index, message->kind, message->id};
+    owes[n_owed++] = (owed){index, message->kind, message->id, 0};
+    if (message->kind == DKV_MSG_SUMS)
+        owes[n_owed - 1].n_sums = message->sums.n * message->sums.parts;
 }
 
 static bool holds_here(const dkv_node_names *names) {
@@ -371,6 +374,31 @@ static dkv_reply reply_of(dkv_slice *in) {
     return reply;
 }
 
+static uint64_t numbers[DKV_SUMS_RANGES_MAX * DKV_SUMS_PARTS_MAX];
+
+/* A healthy peer has nothing. */
+static dkv_sums sums_of(dkv_slice *in, uint32_t n) {
+    memset(numbers, 0, sizeof numbers);
+    for (unsigned some = in ? fuzz_below(in, 8) : 0; some > 0 && n > 0; some--) {
+        numbers[fuzz_number(in, 2) % n] = fuzz_byte(in);
+    }
+    if (in && fuzz_byte(in) == 0) n = fuzz_below(in, DKV_SUMS_RANGES_MAX);
+    return (dkv_sums){n, numbers, numbers};
+}
+
+static dkv_list list_of(dkv_slice *in) {
+    static uint64_t tokens[8], hlcs[8];
+    static uint32_t sizes[8];
+    dkv_list list = {0, false, tokens, tokens, hlcs, hlcs, sizes};
+    for (list.n = 0; in && list.n < fuzz_byte(in) % 8u; list.n++) {
+        tokens[list.n] = (list.n ? tokens[list.n - 1] : 0) + 1 + fuzz_number(in, 7);
+        hlcs[list.n] = 1 + fuzz_byte(in);
+        sizes[list.n] = (uint32_t)fuzz_number(in, 3);
+        list.more = fuzz_byte(in) & 1;
+    }
+    return list;
+}
+
 /* The answer to what the node has asked; without `in` as a healthy peer gives it. */
 static void answer(unsigned at, dkv_slice *in) {
     owed o = owes[at];
@@ -403,6 +431,14 @@ static void answer(unsigned at, dkv_slice *in) {
         message.kind = DKV_MSG_FORWARD_REPLY;
         message.forward_reply = reply_of(in);
         break;
+    case DKV_MSG_SUMS:
+        message.kind = DKV_MSG_SUMS_REPLY;
+        message.sums_reply = sums_of(in, o.n_sums);
+        break;
+    case DKV_MSG_LIST:
+        message.kind = DKV_MSG_LIST_REPLY;
+        message.list_reply = list_of(in);
+        break;
     default: return;
     }
     say(l, &message);
@@ -429,16 +465,26 @@ static dkv_request any_request(dkv_slice *in) {
     return request;
 }
 
+static const uint64_t circle[] = {0, UINT64_MAX};
+
 static void any_peer_request(link *l, dkv_slice *in) {
     dkv_message message = {.id = fuzz_byte(in)};
-    switch (fuzz_below(in, 4)) {
+    switch (fuzz_below(in, 6)) {
     case 0:
         message.kind = DKV_MSG_APPLY;
         message.apply = record_of(in, true);
         break;
     case 1:
         message.kind = DKV_MSG_FETCH;
-        message.fetch = dkv_slice_of(keys[fuzz_below(in, KEYS)]);
+        if (fuzz_byte(in) & 1) message.fetch.key = dkv_slice_of(keys[fuzz_below(in, KEYS)]);
+        break;
+    case 3:
+        message.kind = DKV_MSG_SUMS;
+        message.sums = (dkv_sums_request){1, 1u + fuzz_below(in, DKV_SUMS_PARTS_MAX), circle};
+        break;
+    case 4:
+        message.kind = DKV_MSG_LIST;
+        message.list.last = UINT64_MAX;
         break;
     case 2: message.kind = DKV_MSG_PING; break;
     default: message.kind = DKV_MSG_FORWARD; message.forward = any_request(in);

@@ -57,15 +57,26 @@ static void check_message(const dkv_message *message) {
         check_err(message->apply_reply.err);
         check_err(message->apply_reply.state);
         return;
-    case DKV_MSG_FETCH:
-        FUZZ_CHECK(message->fetch.len >= 1 && message->fetch.len <= DKV_KEY_MAX);
-        return;
+    case DKV_MSG_FETCH: FUZZ_CHECK(message->fetch.key.len <= DKV_KEY_MAX); return;
     case DKV_MSG_FETCH_REPLY:
         check_err(message->fetch_reply.err);
-        if (message->fetch_reply.err == 0) check_record(&message->fetch_reply.record, 0, 0);
+        if (message->fetch_reply.err == 0)
+            check_record(&message->fetch_reply.record, 0, DKV_KEY_MAX);
         return;
     case DKV_MSG_FORWARD: FUZZ_CHECK(dkv_request_check(&message->forward, NULL) == 0); return;
     case DKV_MSG_FORWARD_REPLY: check_reply(&message->forward_reply); return;
+    case DKV_MSG_SUMS:
+        FUZZ_CHECK(message->sums.n >= 1 && message->sums.n <= DKV_SUMS_RANGES_MAX);
+        FUZZ_CHECK(message->sums.parts >= 1 && message->sums.parts <= DKV_SUMS_PARTS_MAX);
+        return;
+    case DKV_MSG_SUMS_REPLY:
+        FUZZ_CHECK(message->sums_reply.n <= DKV_SUMS_RANGES_MAX * DKV_SUMS_PARTS_MAX);
+        return;
+    case DKV_MSG_LIST: return;
+    case DKV_MSG_LIST_REPLY:
+        FUZZ_CHECK(message->list_reply.n <= DKV_LIST_MAX);
+        FUZZ_CHECK(message->list_reply.n > 0 || !message->list_reply.more);
+        return;
     }
     FUZZ_CHECK(false);
 }
@@ -216,6 +227,8 @@ static void seed_messages(void) {
     dkv_request put = {.op = DKV_OP_PUT, .key = record.key, .value = record.value};
     dkv_reply reply = {
         .outcome = DKV_OUTCOME_APPLIED, .version = {8, 9}, .holding = {1, {put.key}}};
+    static const uint64_t numbers[] = {1, 2, 3};
+    static const uint32_t sizes[] = {160, 321};
     const dkv_message messages[] = {
         {.kind = DKV_MSG_HELLO, .hello = hello},
         {.kind = DKV_MSG_HELLO_REPLY, .hello = hello},
@@ -223,7 +236,14 @@ static void seed_messages(void) {
         {.kind = DKV_MSG_PONG, .id = 1, .pong = {.wall_ms = 123456, .state = DKV_ERR_BUSY}},
         {.kind = DKV_MSG_APPLY, .id = 2, .apply = record},
         {.kind = DKV_MSG_APPLY_REPLY, .id = 2, .apply_reply.err = DKV_ERR_NO_SPACE},
-        {.kind = DKV_MSG_FETCH, .id = 3, .fetch = record.key},
+        {.kind = DKV_MSG_FETCH, .id = 3, .fetch.key = record.key},
+        {.kind = DKV_MSG_FETCH, .id = 5, .fetch = {.hash = {1, 2}, .version_only = true}},
+        {.kind = DKV_MSG_SUMS, .id = 6, .sums = {1, 16, numbers}},
+        {.kind = DKV_MSG_SUMS_REPLY, .id = 6, .sums_reply = {3, numbers, numbers}},
+        {.kind = DKV_MSG_LIST, .id = 7, .list = {{1, 2}, 3}},
+        {.kind = DKV_MSG_LIST_REPLY,
+         .id = 7,
+         .list_reply = {2, true, numbers, numbers, numbers, numbers, sizes}},
         {.kind = DKV_MSG_FETCH_REPLY, .id = 3, .fetch_reply.err = DKV_ERR_NOT_FOUND},
         {.kind = DKV_MSG_FORWARD, .id = 4, .forward = put},
         {.kind = DKV_MSG_FORWARD_REPLY, .id = 4, .forward_reply = reply},

@@ -4,7 +4,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ class Plant(NamedTuple):
 
 PLANTS = {
     "CONFIRM_BEFORE_SYNC": Plant({"LOST_WRITE"}, 20),
-    "BELIEVE_OLDER": Plant({"STALE", "ABSENCE"}, 20),
+    "BELIEVE_OLDER": Plant({"STALE", "ABSENCE", "READ_ORDER"}, 20),
 }
 
 
@@ -93,17 +92,10 @@ def test_an_unknown_fault_is_refused() -> None:
 
 
 def test_campaigns_at_a_time_add_up_to_the_same() -> None:
-    one, two = (run_many(range(1, 21), sim.FAULTS, False, jobs) for jobs in (1, 2))
+    one, two = (run_many(range(1, 21), sim.FAULTS, jobs) for jobs in (1, 2))
     assert one == two
     assert one.campaigns == 20 and one.violated is None
     assert one.operations == sum(sim.campaign(seed).operations for seed in range(1, 21))
-
-
-def test_the_first_violation_is_told_with_the_command_that_repeats_it() -> None:
-    first = next(seed for seed in range(1, 100) if sim.campaign(seed, heal=True).violation)
-    done = run_program(None, "--seeds", "100", "--heal", "--jobs", "2")
-    assert done.returncode == 1
-    assert done.stdout.endswith(f"replay: python -m dkv.sim --seed {first} --heal\n")
 
 
 def test_the_benchmark_counts_what_it_does() -> None:
@@ -111,21 +103,6 @@ def test_the_benchmark_counts_what_it_does() -> None:
     assert speed.operations == 400
     assert speed.messages >= 200 * 4  # two replicas are sent each put, and confirm it
     assert "messages/s" in str(speed)
-
-
-# ---- what only a cluster keeps that heals itself ----
-
-
-def test_healing_is_asked_for_and_missed() -> None:
-    """Nodes do not repair each other yet, which `heal` shows: replicas stay different, and reads
-    of a quorum go back to older values after an unknown write."""
-    rules = Counter(
-        run.violation.rule
-        for run in (sim.campaign(seed, heal=True) for seed in range(1, 41))
-        if run.violation is not None
-    )
-    assert rules["CONVERGED"] > 10
-    assert set(rules) <= {"CONVERGED", "READ_ORDER"}
 
 
 # ---- planted bugs ----
