@@ -238,6 +238,19 @@ void dkv_heal_stored(dkv_heal *heal, const dkv_moment *at, task *t, const dkv_st
     go_on(heal, at, peer);
 }
 
+void dkv_heal_stop(dkv_heal *heal) {
+    heal->stopped = true;
+    for (uint16_t i = 0; i < n_members(heal); i++) {
+        dkv_session_del(heal->peers[i].session);
+        heal->peers[i].session = NULL;
+    }
+    heal->n_sessions = 0;
+}
+
+static bool is_active(const dkv_heal *heal) {
+    return heal->replica->ready && !heal->stopped;
+}
+
 static void set_round(dkv_heal *heal, const dkv_moment *at, heal_peer *p) {
     int64_t round_ns = dkv_ns_of_ms(heal->replica->options.timing.round_ms);
     /* Up to a quarter more, so that nodes that started together do not stay in step. */
@@ -307,7 +320,7 @@ static void look_after(dkv_heal *heal, const dkv_moment *at, uint16_t peer) {
 
 void dkv_heal_tick(dkv_heal *heal, const dkv_moment *at) {
     note_replaced(heal);
-    if (at->now_ns < heal->next_ns || !heal->replica->ready) return;
+    if (at->now_ns < heal->next_ns || !is_active(heal)) return;
     heal->next_ns = INT64_MAX;
     heal->slots = (int)DKV_HEAL_SESSIONS_MAX - (int)heal->n_sessions;
     uint16_t n = n_members(heal);
@@ -316,7 +329,7 @@ void dkv_heal_tick(dkv_heal *heal, const dkv_moment *at) {
 }
 
 int64_t dkv_heal_next_timer(const dkv_heal *heal) {
-    return heal->replica->ready ? heal->next_ns : INT64_MAX;
+    return is_active(heal) ? heal->next_ns : INT64_MAX;
 }
 
 /* ---- looking in ---- */

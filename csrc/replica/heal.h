@@ -62,6 +62,9 @@ void dkv_heal_answered(dkv_heal *heal, const dkv_moment *at, struct task *t, uin
 void dkv_heal_stored(dkv_heal *heal, const dkv_moment *at, struct task *t,
                      const dkv_store_event *event);
 
+/* The node is being stopped: nothing more is begun, and what is under way is given up. */
+void dkv_heal_stop(dkv_heal *heal);
+
 /* Begins what can be begun. Cheap when nothing is due. */
 void dkv_heal_tick(dkv_heal *heal, const dkv_moment *at);
 int64_t dkv_heal_next_timer(const dkv_heal *heal);

@@ -32,6 +32,7 @@ struct dkv_heal {
     uint8_t *compared; /* by share: mask of places in its list, since it was lost */
     uint32_t hints_max;
     uint32_t n_hints, n_dirty, n_sessions;
+    bool stopped;
     bool replaced;   /* it has been noted that the store is a replaced one */
     int slots;       /* sessions that may still be begun or prepared in this round of looking */
     uint16_t turn;   /* the member looked after first */

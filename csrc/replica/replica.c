@@ -327,6 +327,7 @@ void dkv_replica_ready(dkv_replica *replica, const dkv_moment *at) {
 }
 
 void dkv_replica_stop(dkv_replica *replica, const dkv_moment *at) {
+    dkv_heal_stop(replica->heal);
     for (request *r = replica->requests, *next; r; r = next) {
         next = r->next;
         if (r->task.kind == TASK_WRITE) dkv_write_stop(replica, at, (write_request *)r);

@@ -220,6 +220,27 @@ static void equal_stores_move_nothing(void) {
     teardown();
 }
 
+/* A node that is being stopped begins nothing more and so becomes idle, however much there is to
+ * heal. */
+static void stop_ends_healing(void) {
+    setup(3, 3);
+    ADVANCE_UNTIL(is_at_peace());
+    put_numbered(0, 300, "v", DKV_LEVEL_ALL);
+    kill(2);
+    wipe(2);
+    park_all_to(2, DKV_MSG_FETCH_REPLY, true);
+    start(2);
+    ADVANCE_UNTIL(n_parked > 0);
+    CHECK(status_of(2).heal.sessions > 0);
+    step(2, (dkv_event){.kind = DKV_EVENT_STOP});
+    park_all_to(2, DKV_MSG_FETCH_REPLY, false);
+    release_parked();
+    CHECK(dkv_node_idle(nodes[2].node) && status_of(2).store.records < 300);
+    advance(2000);
+    CHECK(status_of(2).heal.sessions == 0 && status_of(2).store.records < 300);
+    teardown();
+}
+
 static const check_test tests[] = {
     CHECK_TEST(missed_write_is_handed_off),
     CHECK_TEST(unknown_write_ends_on_all),
@@ -230,6 +251,7 @@ static const check_test tests[] = {
     CHECK_TEST(damaged_record_is_fetched),
     CHECK_TEST(random_divergence_heals),
     CHECK_TEST(equal_stores_move_nothing),
+    CHECK_TEST(stop_ends_healing),
 };
 
 CHECK_MAIN(tests)

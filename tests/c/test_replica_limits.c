@@ -250,6 +250,33 @@ static void stop_refuses_what_has_not_begun(void) {
     teardown();
 }
 
+/* A key with `first` as its owner and one of `others` as its second replica. */
+static const char *key_on(int first, unsigned others) {
+    static char keys[2][16];
+    static unsigned turn;
+    char *key = keys[turn++ % 2];
+    for (int i = 0;; i++) {
+        snprintf(key, sizeof keys[0], "key%d", i);
+        if (place(key, 0) == first && (others >> place(key, 1) & 1)) return key;
+    }
+}
+
+/* Links are opened a few at a time, but peers that never answer take nobody else's turn. */
+static void silent_peers_hold_up_nobody(void) {
+    for (unsigned ms = 2000; ms < 6000; ms += 200) { /* at any time of their being tried again */
+        setup(4, 2);
+        advance(70000); /* all links are closed */
+        const char *silent = key_on(1, bit(2)), *other = key_on(3, bit(1) | bit(2));
+        plant(3, other, "v", 1000);
+        nodes[1].mute = nodes[2].mute = true;
+        get(0, silent, DKV_LEVEL_ALL);
+        advance(ms);
+        const answer *a = get(0, other, DKV_LEVEL_ONE);
+        CHECK(a->times == 1 && a->err == DKV_OK);
+        teardown();
+    }
+}
+
 /* Two records of one version are an alarm: the replica logs it and refuses the second, and a read
  * that meets both prefers neither. */
 static void contradicting_records_are_an_alarm(void) {
@@ -294,6 +321,7 @@ static const check_test tests[] = {
     CHECK_TEST(last_version_of_all_cannot_be_followed),
     CHECK_TEST(too_many_forwarded_bytes_are_busy),
     CHECK_TEST(stop_refuses_what_has_not_begun),
+    CHECK_TEST(silent_peers_hold_up_nobody),
     CHECK_TEST(contradicting_records_are_an_alarm),
     CHECK_TEST(strange_error_of_a_replica_is_unavailable),
 };
