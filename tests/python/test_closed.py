@@ -73,7 +73,7 @@ def test_a_closed_cluster_can_still_be_looked_at(closed_cluster: dkv.Cluster) ->
     assert not closed_cluster.alive("n1")
     assert closed_cluster.pid("n1") is None
     assert "stopped" in closed_cluster.logs("n1")
-    assert "running=0" in repr(closed_cluster)
+    assert "n1 ended" in repr(closed_cluster)
 
 
 def test_a_stopped_node_can_still_be_looked_at(tmp_path: Path) -> None:
