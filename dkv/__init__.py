@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dkv import errors
 from dkv._version import __version__
+from dkv.certificate import Certificate, Difference
 from dkv.cluster import Cluster
 from dkv.errors import Error
 from dkv.results import GetResult, NodeStatus, PeerStatus, PutResult
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from dkv.node import Node
 
 __all__ = [
+    "Certificate",
     "Client",
     "Cluster",
+    "Difference",
     "Error",
     "GetResult",
     "Member",

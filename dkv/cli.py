@@ -1,6 +1,6 @@
 """The command dkv: a cluster on this machine, and keys and values from the shell.
 
-Exit status: 0 done; 1 the key does not exist; 2 wrong usage, or an argument outside its limits;
+Exit status: 0 done; 1 the key does not exist, or replicas differ; 2 wrong usage, or an argument outside its limits;
 3 not done: too few replicas can be reached, no answer in time, or busy; 4 what became of the write
 is not known; 5 any other error; 130 interrupted; 141 nobody reads the output any more. Errors are
 told on standard error, and nothing was changed unless the status is 4 or more.
@@ -28,6 +28,7 @@ from rich.table import Table
 
 import dkv
 from dkv import errors, node_program, running
+from dkv.certificate import Certificate
 from dkv.cluster import Cluster
 from dkv.results import NodeStatus
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dkv import bench as measuring
 
 EXIT_NOT_FOUND = 1
+EXIT_DIFFERENT = 1
 EXIT_USAGE = 2
 EXIT_NOT_DONE = 3
 EXIT_UNKNOWN = 4
@@ -173,8 +175,9 @@ def main() -> None:
 
     \b
     Exit status: 0 done            3 not done: unavailable, too late or busy
-                 1 no such key     4 outcome of the write unknown
-                 2 wrong usage     5 any other error
+                 1 no such key,    4 outcome of the write unknown
+                   or not equal    5 any other error
+                 2 wrong usage
     """
 
 
@@ -343,6 +346,8 @@ def status(connect: str | None, timeout: float) -> None:
     with connected(connect, timeout) as client:
         answers = client.status(timeout=timeout)
     console().print(status_table(answers))
+    click.echo()
+    console().print(healing_table(answers))
     for line in explained(answers):
         click.echo(line)
     if None in answers.values():
@@ -374,6 +379,35 @@ def status_table(answers: Mapping[str, NodeStatus | None]) -> Table:
             " ".join(peer.id for peer in answer.peers if peer.reach == "down"),
         )
     return table
+
+
+def healing_table(answers: Mapping[str, NodeStatus | None]) -> Table:
+    """One line for each node that answers: what it still has to do to be as the others."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("healing")
+    for title in ("in sync", "hints", "may differ", "under way", "fetched", "sent", "all compared"):
+        table.add_column(title, justify="right")
+    for node, answer in answers.items():
+        if answer is None:
+            continue
+        table.add_row(
+            node,
+            share_in_sync(answer),
+            f"{answer.hints:,}",
+            f"{answer.dirty:,}",
+            f"{answer.heal_sessions:,}",
+            f"{answer.heal_fetched:,}",
+            f"{answer.heal_sent:,}",
+            f"{answer.round_age_ms / 1000:,.0f} s ago" if answer.round_age_ms else "not yet",
+        )
+    return table
+
+
+def share_in_sync(answer: NodeStatus) -> str:
+    """In per cent, 100 only if it is all."""
+    if answer.shares_in_sync == answer.shares:
+        return "100 %"
+    return f"{min(99.9, 100 * answer.shares_in_sync / answer.shares):.1f} %"
 
 
 def state_of(answer: NodeStatus) -> str:
@@ -430,12 +464,64 @@ def explained(answers: Mapping[str, NodeStatus | None]) -> Iterator[str]:
             f"\nnot in sync: {', '.join(unsure)} may lack values that it confirmed, because its\n"
             "data was removed or damaged, or because the cluster has never been complete.\n"
             "They are read from the other replicas, and one of those must say that a key does\n"
-            "not exist. What is put from now on is stored here, too."
+            "not exist. It fetches what it lacks, and is in sync again when it has compared\n"
+            "all with every other replica: these must be running."
         )
     if any(answer and answer.clock_off for answer in answers.values()):
         yield "\nclock off: the node refuses to coordinate writes until its clock is set right."
     if any(answer and answer.full for answer in answers.values()):
         yield "\ndisk full: puts and deletes of its keys are refused until there is space."
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+@connecting
+def verify(as_json: bool, connect: str | None, timeout: float) -> None:
+    """Prove that all replicas are identical, or show where they differ.
+
+    Compares digests of all keys and versions. What differs is compared again until --timeout: a
+    cluster that is written to differs for moments. Ends with 0 if all replicas are identical, 1 if
+    some differ, 3 if a node does not answer.
+    """
+    with connected(connect, timeout) as client:
+        certificate = client.verify(timeout=timeout)
+    if as_json:
+        click.echo(json.dumps(certificate.to_dict(), indent=2))
+    else:
+        for line in verdict(certificate):
+            click.echo(line)
+    if certificate.unreachable:
+        raise SystemExit(EXIT_NOT_DONE)
+    if certificate.differences:
+        raise SystemExit(EXIT_DIFFERENT)
+
+
+SHOWN_DIFFERENCES = 10
+
+
+def verdict(certificate: Certificate) -> Iterator[str]:
+    """What a certificate says, in words."""
+    where = f"{certificate.intervals:,} token ranges, map epoch {certificate.epoch}"
+    if certificate.converged:
+        yield f"converged: all replicas are identical ({where})"
+        yield f"{certificate.keys:,} keys; tombstones of deleted keys: {certificate.tombstones:,}"
+    elif certificate.differences:
+        yield f"not converged: replicas of {len(certificate.differences):,} of {where}, differ"
+    else:
+        yield f"not known: no difference found in {where}, but not all nodes answer"
+    for one in certificate.differences[:SHOWN_DIFFERENCES]:
+        held = ", ".join(f"{node} {n:,}" for node, n in sorted(one.records.items()))
+        yield f"  {one.first:016x} to {one.last:016x}, records: {held}"
+    if len(certificate.differences) > SHOWN_DIFFERENCES:
+        yield f"  and {len(certificate.differences) - SHOWN_DIFFERENCES:,} more: see --json"
+    if certificate.unreachable:
+        yield f"no answer: {', '.join(certificate.unreachable)}"
+    for node, n in certificate.not_in_sync.items():
+        yield f"not in sync: {node}, in {n:,} of its ranges (see dkv status)"
+    if certificate.scrubbed:
+        yield f"every node has read all its records from disk since {certificate.scrubbed:%c} UTC"
+    else:
+        yield "digests do not see rotten disks, and no scrub of all nodes has ended yet"
 
 
 UNITS = {"": 1, "B": 1, "KB": 1000, "KIB": 1 << 10, "MB": 10**6, "MIB": 1 << 20}

@@ -13,11 +13,12 @@ import atexit
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from dkv import _net
 from dkv._closing import Closing
 from dkv._timeout import milliseconds
+from dkv.certificate import Certificate, Holding, certify, holding_of
 from dkv.errors import (
     Error,
     InvalidArgumentError,
@@ -331,6 +332,35 @@ class Client(Closing):
     def _status_of(self, node: str, timeout_ms: int) -> NodeStatus | None:
         try:
             return NodeStatus._of(self._native.status(node, timeout_ms))
+        except (UnavailableError, DkvTimeoutError):
+            return None
+
+    def verify(self, *, timeout: float | None = None) -> Certificate:
+        """Compares all replicas of all keys by digests, and says whether they are identical.
+
+        This reads no values and costs a node some milliseconds. Where replicas differ it asks
+        again, for up to `timeout` seconds: they do for moments while the cluster is written to,
+        and longer while it heals.
+
+        Raises `PreconditionError` if the nodes do not all follow the same cluster map.
+
+        >>> put = client.put("colour", b"blue")
+        >>> client.verify().converged
+        True
+        """
+        seconds = self._ms(timeout) / 1000
+        return certify(self._holding_of, self.nodes, self.ring.replication, seconds)
+
+    def _holding_of(self, node: str, timeout: float) -> Holding | None:
+        replies: list[dict[str, Any]] = []
+        first = 0
+        try:
+            while True:
+                reply = self._native.shares(node, first, milliseconds(timeout))
+                replies.append(reply)
+                if not reply["more"] or not reply["shares"]:
+                    return holding_of(replies)
+                first = reply["shares"][-1]["last"] + 1
         except (UnavailableError, DkvTimeoutError):
             return None
 

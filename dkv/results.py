@@ -98,6 +98,30 @@ class NodeStatus:
 
     damaged_records: int
     peers: tuple[PeerStatus, ...]
+    hints: int
+    """Records that other nodes may have missed, waiting to be sent to them."""
+
+    dirty: int
+    """Pairs of token range and other node that may differ and are to be compared."""
+
+    heal_sessions: int
+    """Comparisons with other nodes, under way."""
+
+    heal_fetched: int
+    """Records that others had newer, fetched from them."""
+
+    heal_sent: int
+    """Records that others lacked, sent to them."""
+
+    round_age_ms: int
+    """Since all was last compared with every node that shares keys with it: the oldest of these
+    times. 0 if there is one with which it has not been, since its start."""
+
+    shares: int
+    """Token ranges that it replicates."""
+
+    shares_in_sync: int
+    """Those among them in which its store has lost nothing that it confirmed."""
 
     @classmethod
     def _of(cls, fields: dict[str, Any]) -> Self:

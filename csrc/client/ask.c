@@ -1,4 +1,4 @@
-/* Questions outside the sessions: the map, asked of the seeds, and the status of a member. Each is
+/* Questions outside the sessions: the map, asked of the seeds, and calls to one member. Each is
  * one unary call. Its struct lives until gRPC has answered, also when nobody waits any more. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,12 +50,12 @@ static void on_answer(void *user, int err, const char *detail, dkv_slice bytes) 
     dkv_client_waiter_tick(a->waiter);
 }
 
-static int ask_new(dkv_rpc_channel *channel, const char *method, uint32_t timeout_ms, waiter *w,
-                   ask **out) {
+static int ask_new(dkv_rpc_channel *channel, const char *method, dkv_slice request,
+                   uint32_t timeout_ms, waiter *w, ask **out) {
     ask *a = calloc(1, sizeof *a);
     if (!a) return DKV_ERR_NO_MEMORY;
     a->waiter = w;
-    int err = dkv_rpc_unary(channel, method, (dkv_slice){0}, timeout_ms, on_answer, a);
+    int err = dkv_rpc_unary(channel, method, request, timeout_ms, on_answer, a);
     if (err) {
         ask_free(a);
         return err;
@@ -72,12 +72,12 @@ static void ask_drop(ask *a) {
 }
 
 int dkv_client_ask(dkv_client *client, dkv_rpc_channel *channel, const char *method,
-                   uint32_t timeout_ms, dkv_buf *out, char *why) {
+                   dkv_slice request, uint32_t timeout_ms, dkv_buf *out, char *why) {
     waiter w;
     ask *a;
     dkv_client_waiter_init(client, &w);
     w.left = 1;
-    int err = ask_new(channel, method, timeout_ms, &w, &a);
+    int err = ask_new(channel, method, request, timeout_ms, &w, &a);
     if (err) {
         snprintf(why, DKV_DETAIL_MAX, "%s", dkv_err_sentence(err));
         goto out_waiter;
@@ -162,7 +162,8 @@ static void ask_next_seed(dkv_client *client, seeds *s, waiter *w) {
     seed *next = &s->all[s->asked++];
     next->err = dkv_rpc_channel_new(client->loop, next->address, &next->channel);
     if (!next->err) {
-        next->err = ask_new(next->channel, "/dkv.v1.KV/Map", client->timeout_ms, w, &next->ask);
+        next->err = ask_new(next->channel, "/dkv.v1.KV/Map", (dkv_slice){0}, client->timeout_ms, w,
+                            &next->ask);
     }
     s->failed += next->err != 0;
 }

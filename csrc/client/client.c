@@ -224,10 +224,10 @@ const dkv_ring *dkv_client_ring(dkv_client *client) {
     return client->ring;
 }
 
-/* ---- status --------------------------------------------------------------------------------- */
+/* ---- calls ---------------------------------------------------------------------------------- */
 
-static int status_locked(dkv_client *client, const char *id, uint32_t timeout_ms, dkv_buf *out,
-                         char *why) {
+static int call_locked(dkv_client *client, const char *id, const char *method, dkv_slice request,
+                       uint32_t timeout_ms, dkv_buf *out, char *why) {
     int member = dkv_cluster_map_find(dkv_ring_map(client->ring), id);
     if (member < 0) {
         snprintf(why, DKV_DETAIL_MAX, "the cluster has no node \"%.64s\"", id);
@@ -243,17 +243,18 @@ static int status_locked(dkv_client *client, const char *id, uint32_t timeout_ms
         snprintf(why, DKV_DETAIL_MAX, "%s: the map names no address for it", id);
         return DKV_ERR_UNAVAILABLE;
     }
-    return dkv_client_ask(client, t->channel, "/dkv.v1.Admin/Status", timeout_ms, out, why);
+    return dkv_client_ask(client, t->channel, method, request, timeout_ms, out, why);
 }
 
-int dkv_client_status(dkv_client *client, const char *id, uint32_t timeout_ms, dkv_buf *out,
-                      char *why) {
+int dkv_client_call(dkv_client *client, const char *id, const char *method, dkv_slice request,
+                    uint32_t timeout_ms, dkv_buf *out, char *why) {
     if (is_forked(client)) {
         snprintf(why, DKV_DETAIL_MAX, "this client was made before fork()");
         return DKV_ERR_PRECONDITION;
     }
     pthread_mutex_lock(&client->mutex);
-    int err = status_locked(client, id, timeout_ms ? timeout_ms : client->timeout_ms, out, why);
+    if (!timeout_ms) timeout_ms = client->timeout_ms;
+    int err = call_locked(client, id, method, request, timeout_ms, out, why);
     pthread_mutex_unlock(&client->mutex);
     return err;
 }

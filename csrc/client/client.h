@@ -27,7 +27,7 @@ typedef struct dkv_client_options {
     const char *seeds;   /* "host:port,host:port": nodes to ask for the map; 1 at least */
     uint32_t timeout_ms; /* of a request that names none; 0 = DKV_TIMEOUT_DEFAULT_MS */
     uint32_t hedge_ms;   /* how long a read waits for one node before it asks the next; 0 = 40 */
-    /* Asked every 200 ms while dkv_client_new or dkv_client_status waits; true ends the wait with
+    /* Asked every 200 ms while dkv_client_new or dkv_client_call waits; true ends the wait with
      * CANCELLED. May be NULL. */
     bool (*interrupted)(void *user);
     void *interrupted_user;
@@ -101,9 +101,10 @@ dkv_version dkv_client_last_seen(dkv_client *client);
 /* The client's ring; borrows until the client is deleted. Any thread. */
 const dkv_ring *dkv_client_ring(dkv_client *client);
 
-/* Asks one member for its status: appends the bytes of dkv.v1.StatusReply to `out`. UNAVAILABLE,
- * DEADLINE, NOT_FOUND (no such member), PRECONDITION (closed). */
-int dkv_client_status(dkv_client *client, const char *id, uint32_t timeout_ms, dkv_buf *out,
-                      char *why);
+/* Calls `method` ("/dkv.v1.Admin/Status", say) of one member with the bytes of its request: appends
+ * the bytes of its reply to `out`. The member's error, or UNAVAILABLE, DEADLINE, NOT_FOUND (no such
+ * member), PRECONDITION (closed). */
+int dkv_client_call(dkv_client *client, const char *id, const char *method, dkv_slice request,
+                    uint32_t timeout_ms, dkv_buf *out, char *why);
 
 #endif

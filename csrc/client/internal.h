@@ -225,9 +225,9 @@ void dkv_client_target_close(target *t);
  * Borrows from `detail`. */
 const char *dkv_client_plain(const char *detail);
 
-/* Asks `method` with an empty request and appends the reply to `out`. */
+/* Calls `method` and appends the reply to `out`. */
 int dkv_client_ask(dkv_client *client, dkv_rpc_channel *channel, const char *method,
-                   uint32_t timeout_ms, dkv_buf *out, char *why);
+                   dkv_slice request, uint32_t timeout_ms, dkv_buf *out, char *why);
 
 /* Fetches the map from the seeds ("host:port,host:port") and builds client->ring. Locks. */
 int dkv_client_fetch_map(dkv_client *client, const char *text, char *why);

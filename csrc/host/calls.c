@@ -1,4 +1,4 @@
-/* Unary calls: KV.Get, Put, Delete and Map, Admin.Status. */
+/* Unary calls: KV.Get, Put, Delete and Map, Admin.Status and Shares. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,6 +6,8 @@
 #include "base/err.h"
 #include "dkv_version.h"
 #include "host/internal.h"
+
+#define SHARES_MAX 4096u /* in one reply: 200 KB, and some milliseconds of the owner thread */
 
 /* ---- answering ---- */
 
@@ -107,6 +109,23 @@ static void fill_store(const dkv_host *host, const dkv_store_stats *from,
     to->damaged_records = from->damaged_records;
 }
 
+/* In milliseconds, never 0; 0 if there was none. */
+static uint64_t age_ms(const dkv_host *host, int64_t then_ns) {
+    return then_ns ? (uint64_t)(host->now_ns - then_ns) / 1000000 + 1 : 0;
+}
+
+static void fill_healing(const dkv_host *host, const dkv_node_status *from,
+                         Dkv__V1__StatusReply *to) {
+    to->hints = from->heal.hints;
+    to->dirty = from->heal.dirty;
+    to->heal_sessions = from->heal.sessions;
+    to->heal_fetched = from->heal.fetched;
+    to->heal_sent = from->heal.sent;
+    to->round_age_ms = age_ms(host, from->heal.round_ns);
+    to->shares = from->shares;
+    to->shares_in_sync = from->shares_in_sync;
+}
+
 static void fill_status(const dkv_host *host, const dkv_cluster_map *map,
                         Dkv__V1__StatusReply *to) {
     dkv_node_status status;
@@ -125,6 +144,7 @@ static void fill_status(const dkv_host *host, const dkv_cluster_map *map,
     to->deletes = status.deletes;
     to->failed = status.failed;
     fill_store(host, &status.store, to);
+    fill_healing(host, &status, to);
 }
 
 static void fill_peer(const dkv_host *host, const dkv_cluster_map *map, uint16_t i,
@@ -162,5 +182,71 @@ void dkv_call_status(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t t
     dkv_host_refresh_clock(host);
     host->scratch.len = 0;
     int err = put_status(host, &host->scratch);
+    reply_scratch(host, call, err);
+}
+
+/* ---- what it holds ---- */
+
+static void fill_share(const dkv_host *host, uint32_t i, Dkv__V1__Share *to) {
+    const dkv_trust *trust = dkv_node_trust(host->node);
+    const dkv_share *share = &trust->shares->all[i];
+    dkv_store_range held = dkv_store_digest(dkv_node_store(host->node), share->first, share->last);
+    dkv__v1__share__init(to);
+    to->first = share->first;
+    to->last = share->last;
+    to->records = held.records;
+    to->digest_low = held.digest.lo;
+    to->digest_high = held.digest.hi;
+    to->in_sync = trust->states[i] == DKV_SHARE_IN_SYNC;
+}
+
+static void fill_shares_reply(const dkv_host *host, Dkv__V1__SharesReply *to) {
+    const dkv_trust *trust = dkv_node_trust(host->node);
+    dkv_store_stats stats;
+    dkv_store_stats_get(dkv_node_store(host->node), &stats);
+    dkv__v1__shares_reply__init(to);
+    to->node_id = trust->map->members[trust->self].id;
+    to->epoch = trust->map->epoch;
+    to->map_digest = trust->map_digest;
+    to->store_id = trust->store_id;
+    to->tombstones = stats.tombstones;
+}
+
+/* The shares that begin at `first` or later, as many as a reply may have. */
+static int put_shares(dkv_host *host, uint64_t first, dkv_buf *out) {
+    const dkv_shares *own = dkv_node_trust(host->node)->shares;
+    uint32_t begin = 0;
+    while (begin < own->n && own->all[begin].first < first) begin++;
+    uint32_t n = own->n - begin < SHARES_MAX ? own->n - begin : SHARES_MAX;
+    int err = DKV_ERR_NO_MEMORY;
+    Dkv__V1__SharesReply reply;
+    fill_shares_reply(host, &reply);
+    Dkv__V1__Share *shares = calloc(n + 1u, sizeof *shares);
+    reply.shares = calloc(n + 1u, sizeof *reply.shares);
+    if (!shares || !reply.shares) goto done;
+    reply.more = begin + n < own->n;
+    for (uint32_t i = 0; i < n; i++) {
+        fill_share(host, begin + i, &shares[i]);
+        reply.shares[reply.n_shares++] = &shares[i];
+    }
+    err = dkv_buf_reserve(out, dkv__v1__shares_reply__get_packed_size(&reply));
+    if (!err) out->len += dkv__v1__shares_reply__pack(&reply, out->data + out->len);
+done:
+    free(reply.shares);
+    free(shares);
+    return err;
+}
+
+void dkv_call_shares(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms) {
+    dkv_host *host = user;
+    (void)timeout_ms;
+    Dkv__V1__SharesRequest *request = dkv__v1__shares_request__unpack(NULL, bytes.len, bytes.data);
+    if (!request) {
+        refuse(host, call, DKV_ERR_INVALID, "the request could not be understood");
+        return;
+    }
+    host->scratch.len = 0;
+    int err = put_shares(host, request->first, &host->scratch);
+    dkv__v1__shares_request__free_unpacked(request, NULL);
     reply_scratch(host, call, err);
 }

@@ -206,6 +206,7 @@ void dkv_call_put(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t time
 void dkv_call_delete(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
 void dkv_call_map(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
 void dkv_call_status(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
+void dkv_call_shares(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
 
 void dkv_call_reply(dkv_host *host, dkv_rpc_call *call, dkv_op op, const dkv_reply *reply);
 

@@ -23,6 +23,7 @@ static const dkv_rpc_method methods[] = {
      .accept = dkv_link_accept,
      .events = &dkv_link_accepted_events},
     {.path = "/dkv.v1.Admin/Status", .unary = dkv_call_status},
+    {.path = "/dkv.v1.Admin/Shares", .unary = dkv_call_shares},
     {.path = "/grpc.health.v1.Health/Check", .unary = dkv_health_check},
     {.path = "/grpc.health.v1.Health/Watch",
      .accept = dkv_watch_accept,

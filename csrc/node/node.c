@@ -277,9 +277,15 @@ void dkv_node_status_get(const dkv_node *node, dkv_node_status *out) {
         .puts = counts.puts,
         .deletes = counts.deletes,
         .failed = counts.failed,
+        .shares = node->shares.n,
+        .shares_in_sync = node->trust.n_in_sync,
     };
     dkv_store_stats_get(node->store, &out->store);
     dkv_replica_heal_status(node->replica, &out->heal);
+}
+
+const dkv_trust *dkv_node_trust(const dkv_node *node) {
+    return &node->trust;
 }
 
 dkv_reach dkv_node_reach(const dkv_node *node, uint16_t peer) {

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "member/peers.h"
+#include "member/trust.h"
 #include "model/disk.h"
 #include "model/effects.h"
 #include "model/message.h"
@@ -90,9 +91,14 @@ typedef struct dkv_node_status {
     uint64_t failed;              /* among them, with an error other than NOT_FOUND */
     dkv_store_stats store;
     dkv_heal_status heal;
+    uint32_t shares;         /* token ranges that this node replicates */
+    uint32_t shares_in_sync; /* among them */
 } dkv_node_status;
 
 void dkv_node_status_get(const dkv_node *node, dkv_node_status *out);
+
+/* What this node replicates, and where its store may be believed; borrows from the node. */
+const dkv_trust *dkv_node_trust(const dkv_node *node);
 
 /* How this node sees member `peer` (itself: UP). */
 dkv_reach dkv_node_reach(const dkv_node *node, uint16_t peer);

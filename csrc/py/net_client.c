@@ -4,6 +4,7 @@
  * client. Both are touched with the GIL held only. */
 #include <stdlib.h>
 
+#include "admin.pb-c.h"
 #include "base/err.h"
 #include "py/args.h"
 #include "py/net_module.h"
@@ -310,27 +311,48 @@ static PyObject *client_last_seen(PyObject *object, PyObject *unused) {
     return dkv_net_version_new(dkv_net_state_of(object), seen);
 }
 
-static PyObject *client_status(PyObject *object, PyObject *args) {
-    const dkv_net_state *state = dkv_net_state_of(object);
-    client_object *self = (client_object *)object;
-    const char *id;
-    unsigned timeout_ms;
-    if (!PyArg_ParseTuple(args, "sI:status", &id, &timeout_ms)) return NULL;
+/* Calls `method` of one node. Returns its reply, a message as `descriptor` tells, as a dict. */
+static PyObject *call_node(client_object *self, const char *id, const char *method,
+                           dkv_slice request, unsigned timeout_ms,
+                           const ProtobufCMessageDescriptor *descriptor) {
+    const dkv_net_state *state = dkv_net_state_of((PyObject *)self);
     if (enter(self)) return NULL;
     dkv_buf bytes = {0};
     char why[DKV_DETAIL_MAX] = "";
     dkv_net_release_gil();
-    int err = dkv_client_status(self->client, id, timeout_ms, &bytes, why);
+    int err = dkv_client_call(self->client, id, method, request, timeout_ms, &bytes, why);
     dkv_net_take_gil();
-    PyObject *status = NULL;
+    PyObject *reply = NULL;
     if (!err) {
-        status = dkv_net_status_new(state, dkv_buf_slice(&bytes));
+        reply = dkv_net_message_new(state, descriptor, dkv_buf_slice(&bytes));
     } else if (!PyErr_Occurred()) {
         dkv_py_raise(&state->errors, err, why);
     }
     dkv_buf_free(&bytes);
     leave(self);
-    return status;
+    return reply;
+}
+
+static PyObject *client_status(PyObject *object, PyObject *args) {
+    const char *id;
+    unsigned timeout_ms;
+    if (!PyArg_ParseTuple(args, "sI:status", &id, &timeout_ms)) return NULL;
+    return call_node((client_object *)object, id, "/dkv.v1.Admin/Status", (dkv_slice){0},
+                     timeout_ms, &dkv__v1__status_reply__descriptor);
+}
+
+static PyObject *client_shares(PyObject *object, PyObject *args) {
+    const char *id;
+    unsigned long long first;
+    unsigned timeout_ms;
+    if (!PyArg_ParseTuple(args, "sKI:shares", &id, &first, &timeout_ms)) return NULL;
+    uint8_t bytes[16]; /* tag and fixed64 take 9 */
+    Dkv__V1__SharesRequest request;
+    dkv__v1__shares_request__init(&request);
+    request.first = first;
+    dkv_slice packed = {bytes, dkv__v1__shares_request__pack(&request, bytes)};
+    return call_node((client_object *)object, id, "/dkv.v1.Admin/Shares", packed, timeout_ms,
+                     &dkv__v1__shares_reply__descriptor);
 }
 
 /* ---- the type ------------------------------------------------------------------------------- */
@@ -357,6 +379,8 @@ static PyMethodDef client_methods[] = {
      "last_seen($self, /)\n--\n\nThe newest version seen."},
     {"status", client_status, METH_VARARGS,
      "status($self, node, timeout_ms, /)\n--\n\nReturns dict."},
+    {"shares", client_shares, METH_VARARGS,
+     "shares($self, node, first, timeout_ms, /)\n--\n\nReturns dict."},
     {"close", client_close, METH_NOARGS,
      "close($self, /)\n--\n\nEnds all calls under way, in all threads."},
     {0},

@@ -3,6 +3,7 @@
 #ifndef DKV_PY_NET_MODULE_H
 #define DKV_PY_NET_MODULE_H
 
+#include <protobuf-c/protobuf-c.h>
 #include <Python.h>
 #include <stdbool.h>
 
@@ -76,10 +77,11 @@ PyObject *dkv_net_version_new(const dkv_net_state *state, dkv_version version);
 PyObject *dkv_net_run_many(const dkv_net_state *state, dkv_client *client,
                            const dkv_request *request, PyObject *keys, PyObject *values);
 
-/* ---- net_status.c ---- */
+/* ---- net_message.c ---- */
 
-/* A serialised dkv.v1.StatusReply as a dict of its fields. A new reference, or NULL with an
- * exception set. */
-PyObject *dkv_net_status_new(const dkv_net_state *state, dkv_slice bytes);
+/* A serialised message of the type of `descriptor` as a dict of its fields. A new reference, or
+ * NULL with an exception set. */
+PyObject *dkv_net_message_new(const dkv_net_state *state,
+                              const ProtobufCMessageDescriptor *descriptor, dkv_slice bytes);
 
 #endif

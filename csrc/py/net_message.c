@@ -3,7 +3,6 @@
 #include <ctype.h>
 #include <string.h>
 
-#include "admin.pb-c.h"
 #include "base/err.h"
 #include "py/net_module.h"
 
@@ -70,10 +69,11 @@ static PyObject *message_new(const ProtobufCMessage *message) {
     return dict;
 }
 
-PyObject *dkv_net_status_new(const dkv_net_state *state, dkv_slice bytes) {
-    Dkv__V1__StatusReply *reply = dkv__v1__status_reply__unpack(NULL, bytes.len, bytes.data);
-    if (!reply) return dkv_py_raise(&state->errors, DKV_ERR_PROTOCOL, "a malformed status");
-    PyObject *dict = message_new(&reply->base);
-    dkv__v1__status_reply__free_unpacked(reply, NULL);
+PyObject *dkv_net_message_new(const dkv_net_state *state,
+                              const ProtobufCMessageDescriptor *descriptor, dkv_slice bytes) {
+    ProtobufCMessage *message = protobuf_c_message_unpack(descriptor, NULL, bytes.len, bytes.data);
+    if (!message) return dkv_py_raise(&state->errors, DKV_ERR_PROTOCOL, "a malformed reply");
+    PyObject *dict = message_new(message);
+    protobuf_c_message_free_unpacked(message, NULL);
     return dict;
 }
