@@ -1,9 +1,9 @@
 """The command dkv: a cluster on this machine, and keys and values from the shell.
 
-Exit status: 0 done; 1 the key does not exist, or replicas differ; 2 wrong usage, or an argument outside its limits;
-3 not done: too few replicas can be reached, no answer in time, or busy; 4 what became of the write
-is not known; 5 any other error; 130 interrupted; 141 nobody reads the output any more. Errors are
-told on standard error, and nothing was changed unless the status is 4 or more.
+Exit status: 0 done; 1 the key does not exist, or replicas differ; 2 wrong usage, or an argument
+outside its limits; 3 not done: too few replicas can be reached, no answer in time, or busy; 4 what
+became of the write is not known; 5 any other error; 130 interrupted; 141 nobody reads the output
+any more. Errors are told on standard error, and nothing was changed unless the status is 4 or more.
 """
 
 import contextlib

@@ -91,6 +91,47 @@ static void map_and_status_tell_of_the_cluster(void) {
     end_cluster(c);
 }
 
+static Dkv__V1__SharesReply *shares_of(cluster *c, unsigned i, uint64_t first) {
+    uint8_t bytes[16];
+    Dkv__V1__SharesRequest request;
+    dkv__v1__shares_request__init(&request);
+    request.first = first;
+    dkv_slice packed = {bytes, dkv__v1__shares_request__pack(&request, bytes)};
+    answer a = call(c, i, "/dkv.v1.Admin/Shares", packed);
+    CHECK(a.err == DKV_OK);
+    Dkv__V1__SharesReply *reply = dkv__v1__shares_reply__unpack(NULL, a.bytes.len, a.bytes.data);
+    CHECK(reply);
+    dkv_buf_free(&a.bytes);
+    return reply;
+}
+
+/* Where all nodes hold every key, Shares gives the whole ring, with the same digests from each, and
+ * from any token on. */
+static void shares_tell_what_a_node_holds(void) {
+    cluster *c = start_cluster();
+    dkv_request put = put_of("key", dkv_slice_of("value"));
+    insist(c, 0, &put);
+    Dkv__V1__SharesReply *one = shares_of(c, 0, 0), *other = shares_of(c, 1, 0);
+    uint64_t next = 0, records = 0;
+    CHECK(one->n_shares == other->n_shares && !one->more);
+    CHECK(one->map_digest == dkv_cluster_map_digest(c->map) && one->store_id != other->store_id);
+    for (size_t i = 0; i < one->n_shares; i++) {
+        const Dkv__V1__Share *a = one->shares[i], *b = other->shares[i];
+        CHECK(a->first == next && a->first == b->first && a->last == b->last);
+        CHECK(a->digest_low == b->digest_low && a->digest_high == b->digest_high);
+        CHECK((a->digest_low != 0) == (a->records == 1));
+        next = a->last + 1;
+        records += a->records;
+    }
+    CHECK(next == 0 && records == 1);
+    Dkv__V1__SharesReply *rest = shares_of(c, 0, one->shares[5]->last + 1);
+    CHECK(rest->n_shares == one->n_shares - 6 && rest->shares[0]->first == one->shares[6]->first);
+    dkv__v1__shares_reply__free_unpacked(rest, NULL);
+    dkv__v1__shares_reply__free_unpacked(one, NULL);
+    dkv__v1__shares_reply__free_unpacked(other, NULL);
+    end_cluster(c);
+}
+
 /* ---- health ---- */
 
 typedef struct watcher {
@@ -789,6 +830,7 @@ static const check_test tests[] = {
     CHECK_TEST(unary_calls_reach_every_node),
     CHECK_TEST(unary_errors_come_with_their_trailer),
     CHECK_TEST(map_and_status_tell_of_the_cluster),
+    CHECK_TEST(shares_tell_what_a_node_holds),
     CHECK_TEST(watchers_are_told_of_a_stop),
     CHECK_TEST(watchers_may_come_and_go),
     CHECK_TEST(requests_of_a_session_are_answered_by_id),

@@ -118,6 +118,7 @@ def calls_that_take_time(client: dkv.Client) -> list[Call]:
         lambda: dkv.Ring(["n1", "n2"], 2).replicas(wrong),
         lambda: client.status(timeout=0.001),
         lambda: client.status(),
+        lambda: client.verify(),
     ]
 
 

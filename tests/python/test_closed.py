@@ -22,6 +22,7 @@ CLIENT_CALLS: dict[str, Callable[[dkv.Client], object]] = {
     "nodes": lambda client: client.nodes,
     "last_seen": lambda client: client.last_seen,
     "status": lambda client: client.status(),
+    "verify": lambda client: client.verify(),
 }
 
 CLUSTER_CALLS: dict[str, Callable[[dkv.Cluster], object]] = {

@@ -164,6 +164,7 @@ if pid == 0:
         lambda: client.put("forked", b"2"),
         lambda: client.get_many(["forked"]),
         lambda: client.status(),
+        lambda: client.verify(),
         lambda: client.last_seen,
         lambda: dkv.connect(address),
         make_node,
