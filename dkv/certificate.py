@@ -18,7 +18,7 @@ ASK_MAX_S = 2.0
 """For one node, so that a silent one leaves time for the others."""
 
 PAUSE_S = 0.02
-PAUSE_MAX_S = 1.0
+PAUSE_MAX_S = 0.2
 """Between two attempts: the first one, doubled each time up to the second."""
 
 Range: TypeAlias = tuple[int, int]

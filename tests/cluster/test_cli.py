@@ -127,6 +127,7 @@ def test_status_explains_what_a_wiped_node_is_until_it_is_filled_again(cluster3,
     cluster3.wipe("n2")
     cluster3.start("n2")
     assert b"not in sync: n2 may lack values" in run("status").stdout
+    assert run("verify").returncode == 3
     cluster3.start("n3")
     while b"not in sync" in run("status").stdout:
         time.sleep(0.1)
