@@ -76,6 +76,7 @@ void dkv_heal_lost(dkv_heal *heal, uint64_t token) {
 
 void dkv_heal_lost_all(dkv_heal *heal) {
     for (uint32_t i = 0; i < heal->shares->n; i++) share_lost(heal, i);
+    for (uint16_t i = 0; i < n_members(heal); i++) heal->peers[i].round = true;
 }
 
 /* ---- life ---- */
@@ -131,7 +132,6 @@ static bool has_work(const heal_peer *p) {
     return p->n_dirty > 0 || p->hints.len > 0;
 }
 
-/* The time of the last round that ended; of the latest one if the session did not fail. */
 static void session_over(dkv_heal *heal, const dkv_moment *at, heal_peer *p, bool failed) {
     dkv_session_del(p->session);
     p->session = NULL;
@@ -139,8 +139,10 @@ static void session_over(dkv_heal *heal, const dkv_moment *at, heal_peer *p, boo
     p->not_before_ns = 0;
     if (!failed) {
         p->failures = 0;
-        if (p->round) p->round_ns = at->now_ns;
-        p->round = false;
+        if (p->round && p->n_dirty == 0) { /* or it had begun before all became dirty */
+            p->round_ns = at->now_ns;
+            p->round = false;
+        }
     } else {
         uint64_t pause_ms = (uint64_t)DKV_HEAL_RETRY_MS << (p->failures < 5 ? p->failures : 5);
         if (pause_ms > DKV_HEAL_RETRY_MAX_MS) pause_ms = DKV_HEAL_RETRY_MAX_MS;

@@ -108,9 +108,10 @@ static void replaced_disk_is_filled_again(void) {
     kill(2);
     wipe(2);
     start(2);
-    CHECK(!status_of(2).in_sync);
+    CHECK(!status_of(2).in_sync && status_of(2).heal.round_ns == 0);
     ADVANCE_UNTIL(is_at_peace());
     CHECK(is_converged() && status_of(2).store.records == held && status_of(2).in_sync);
+    CHECK(status_of(2).heal.round_ns > 0);
     kill(2);
     start(2);
     CHECK(status_of(2).in_sync); /* it is remembered on disk */

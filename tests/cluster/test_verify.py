@@ -104,6 +104,7 @@ def test_a_wiped_node_comes_back_complete_and_in_sync(cluster):
         assert after.store_id != before.store_id
         assert after.records == before.records <= after.heal_fetched
         assert after.shares_in_sync == after.shares
+        status_when(client, "n3", lambda status: status.round_age_ms > 0)
         assert client.verify().not_in_sync == {}
     status, said = verify(cluster)
     assert status == 0 and "3,000 keys" in said
