@@ -4,10 +4,16 @@
 #ifndef DKV_BASE_PLANT_H
 #define DKV_BASE_PLANT_H
 
-/* X(NAME): what the bug does. */
-#define DKV_PLANT_MAP(X)   \
-    X(CONFIRM_BEFORE_SYNC) \
-    X(BELIEVE_OLDER)
+/* X(NAME), and what the bug does. */
+#define DKV_PLANT_MAP(X)                                                                  \
+    X(CONFIRM_BEFORE_SYNC) /* a write counts as durable when it was handed to the disk */ \
+    X(BELIEVE_OLDER)       /* of two records a read takes the older one */                \
+    X(FORGET_HINT)         /* a hint that has no room leaves nothing */                   \
+    X(BELIEVE_EMPTY)       /* a replaced store takes itself for the one it replaced */    \
+    X(SKIP_LAST_RANGE)     /* the last range of each question for sums is not compared */ \
+    X(REPAIR_WITH_OLDER)   /* of two records healing moves the older one */               \
+    X(KEEP_DIGEST)         /* a record that replaces another one leaves the digests */    \
+    X(DROP_BEHIND_DAMAGE)  /* recovery ends a segment where damage begins */
 
 typedef enum dkv_plant {
     DKV_PLANT_NONE,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/plant.h"
 #include "replica/heal_internal.h"
 
 static bool is_other(const dkv_heal *heal, uint16_t member) {
@@ -42,7 +43,7 @@ void dkv_heal_hint(dkv_heal *heal, uint16_t peer, uint64_t token) {
     if (p->dirty && p->dirty[share]) return;
     if (dkv_map_get(&p->hints, token)) return;
     if (heal->n_hints >= heal->hints_max || dkv_map_set(&p->hints, token, p)) {
-        dkv_heal_dirty(heal, peer, (uint32_t)share);
+        if (!DKV_PLANTED(FORGET_HINT)) dkv_heal_dirty(heal, peer, (uint32_t)share);
         return;
     }
     heal->n_hints++;

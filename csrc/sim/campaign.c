@@ -130,6 +130,7 @@ static int make_world(campaign *c, uint64_t seed, bool keep_trace) {
                                      .unsynced_max_bytes = PICK(c, 0, 0, 0, 65536),
                                      .durability = choose_durability(c),
                                      .interval_ms = PICK(c, 1, 100, 1000),
+                                     .hints_max = PICK(c, 0, 1, 4),
                                      .keep_trace = keep_trace};
         if (below(c, 4) == 0) { /* an impatient cluster, on disks that are fast enough for that */
             options.disk_max_us = PICK(c, 50, 400, 5000);

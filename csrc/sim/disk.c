@@ -459,6 +459,11 @@ int dkv_sim_disk_flip_any(dkv_sim_disk *disk, dkv_disk_file *out) {
     return DKV_ERR_NOT_FOUND;
 }
 
+dkv_slice dkv_sim_disk_durable(const dkv_sim_disk *disk, dkv_disk_file name) {
+    const sim_file *file = find(disk, name);
+    return file ? dkv_buf_slice(&file->durable) : (dkv_slice){0};
+}
+
 int dkv_sim_disk_lose_file(dkv_sim_disk *disk, dkv_disk_file *out) {
     uint64_t count = 0;
     for (const sim_file *file = disk->files; file; file = file->next) {

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "model/disk.h"
 
 #define DKV_SIM_SECTOR_BYTES 512u
@@ -57,6 +58,9 @@ int dkv_sim_disk_flip(dkv_sim_disk *disk, dkv_disk_file file, uint64_t offset, u
 /* Flips a random bit of the log; NOT_FOUND if the log is empty. *out (may be NULL) tells where:
  * the file, with the offset in size_bytes. */
 int dkv_sim_disk_flip_any(dkv_sim_disk *disk, dkv_disk_file *out);
+
+/* What the medium holds of a file; empty if there is no such file. Borrows until the next job. */
+dkv_slice dkv_sim_disk_durable(const dkv_sim_disk *disk, dkv_disk_file file);
 
 /* Loses a file of the log, chosen at random; NOT_FOUND if there is none. */
 int dkv_sim_disk_lose_file(dkv_sim_disk *disk, dkv_disk_file *out);

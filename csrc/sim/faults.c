@@ -1,10 +1,12 @@
 /* What a world does to disks and clocks on purpose. */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/hash.h"
 #include "sim/state.h"
+#include "store/scan.h"
 
 /* ---- clocks ---- */
 
@@ -46,9 +48,46 @@ static uint32_t newest_segment(dkv_sim_node *sn) {
     return newest;
 }
 
+/* Goes through the records of a segment: *gap is where the last gap begins, *synced up to where
+ * they say that all before them was durable when they were written (store/log.h). */
+static int scan_segment(dkv_slice segment, dkv_scan *scan, uint32_t *gap, uint32_t *synced) {
+    for (;;) {
+        dkv_log_record record;
+        int item = dkv_scan_next(scan, &record);
+        if (item < 0 || item == DKV_SCAN_END) return item < 0 ? item : DKV_OK;
+        if (item == DKV_SCAN_GAP) *gap = scan->item_at;
+        if (item == DKV_SCAN_RECORD && record.synced_upto > *synced) *synced = record.synced_upto;
+        if (item != DKV_SCAN_NEED) continue;
+        uint8_t *to;
+        uint32_t offset, asked;
+        int err = dkv_scan_room(scan, (uint32_t)segment.len, &to, &offset, &asked);
+        if (err) return err;
+        memcpy(to, segment.data + offset, asked);
+        dkv_scan_filled(scan, asked, asked);
+    }
+}
+
+/* True if whole records in the newest segment tell that its damage is none of a torn write. */
+static bool shows_damage(dkv_slice segment) {
+    dkv_log_header header;
+    uint32_t gap = 0, synced = 0;
+    dkv_scan scan;
+    if (segment.len < DKV_LOG_HEADER_BYTES || dkv_log_header_decode(segment.data, &header)) {
+        return false;
+    }
+    dkv_log_at from = {header.identity.store_id, header.number, DKV_LOG_HEADER_BYTES};
+    dkv_scan_init(&scan, from, (uint32_t)segment.len);
+    int err = scan_segment(segment, &scan, &gap, &synced);
+    dkv_scan_free(&scan);
+    return !err && gap < synced;
+}
+
 static void note_damage(dkv_sim_node *sn, dkv_trace_kind kind, dkv_disk_file file) {
     sn->damaged_at = sn->world->now;
-    if (file.number >= newest_segment(sn)) sn->end_damaged_at = sn->world->now;
+    if (file.number >= newest_segment(sn) &&
+        !shows_damage(dkv_sim_disk_durable(sn->disk, (dkv_disk_file){file.kind, file.number, 0}))) {
+        sn->end_damaged_at = sn->world->now;
+    }
     dkv_trace_entry entry = {sn->world->now, sn->index, DKV_TRACE_NOBODY, kind, file.size_bytes,
                              file.number,    NULL};
     dkv_trace_add(&sn->world->trace, &entry, "segment %" PRIu32 ", byte %" PRIu64, file.number,

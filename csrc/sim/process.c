@@ -160,7 +160,8 @@ int dkv_world_start(dkv_world *world, uint16_t node) {
                                 .id = world->map->members[node].id,
                                 .store = store,
                                 .seed = dkv_rand_next(&world->rand),
-                                .timing = world->options.timing};
+                                .timing = world->options.timing,
+                                .hints_max = world->options.hints_max};
     err = dkv_node_new(&options, &sn->node);
     if (err) {
         dkv_store_del(store);

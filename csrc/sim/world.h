@@ -46,6 +46,7 @@ typedef struct dkv_world_options {
     uint64_t unsynced_max_bytes;
     dkv_durability durability;
     uint32_t interval_ms; /* 0 = 100 */
+    uint32_t hints_max;   /* of a node, see dkv_node_options */
     bool acquainted; /* the nodes know each other's stores, which are in sync, as in a cluster that
                         has run for a while; otherwise all of them have to meet first */
     bool keep_trace; /* keep the entries of the trace, not only its hash */
@@ -192,9 +193,9 @@ int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node);
 /* When the disk was last wiped, −1 if never. */
 int64_t dkv_world_wiped_at(const dkv_world *world, uint16_t node);
 
-/* When a bit last flipped in the newest segment of the log, or it was lost, −1 if never. In the
- * last records of a log a store cannot tell damage from a write that a power cut has torn, and of a
- * new segment it learns from META, which is written a moment later. */
+/* When the newest segment of the log was last lost, or a bit flipped so near its end that no record
+ * behind it tells, −1 if never. There a store cannot tell damage from a write that a power cut has
+ * torn, and of a new segment it learns from META, which is written a moment later. */
 int64_t dkv_world_end_damaged_at(const dkv_world *world, uint16_t node);
 
 /* How many times a process of this node stopped by itself (dkv_effects.fatal). */

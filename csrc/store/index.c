@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "base/err.h"
+#include "base/plant.h"
 #include "store/index_node.h"
 
 #define WINDOW 3u       /* neighbouring leaves that share their rows */
@@ -203,6 +204,7 @@ int dkv_index_put(dkv_index *index, const dkv_index_entry *entry) {
         uint32_t at = dkv_leaf_find(way.leaf, entry->hash);
         dkv_index_sum more = {1, dkv_index_digest_of(entry)};
         if (dkv_leaf_holds(way.leaf, at, entry->hash)) {
+            if (DKV_PLANTED(KEEP_DIGEST)) more = dkv_leaf_sum(index, way.leaf, at, at + 1);
             add_above(index, &way, more, dkv_leaf_sum(index, way.leaf, at, at + 1));
             dkv_leaf_set(way.leaf, at, &row);
             return DKV_OK;

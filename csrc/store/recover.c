@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/plant.h"
 #include "store/store_impl.h"
 
 #define READ_BYTES 1048576u
@@ -134,6 +135,7 @@ static int scan_segment(recovery *r, uint32_t at) {
             err = read_more(r, segment, &scan);
         } else if (item != DKV_SCAN_END) {
             err = found_item(r, at, &scan, item, &record);
+            if (DKV_PLANTED(DROP_BEHIND_DAMAGE) && item == DKV_SCAN_GAP) item = DKV_SCAN_END;
         }
     }
     dkv_scan_free(&scan);
