@@ -212,7 +212,9 @@ void dkv_session_del(session *s) {
     if (!s) return;
     while (s->works) work_del(s->works);
     for (uint32_t i = 0; i < s->heal->shares->n; i++) {
-        if (s->open[i]) dkv_heal_dirty(s->heal, s->peer, i);
+        /* Without memory a share has failed before anything of it was under way. */
+        bool is_undone = s->open[i] || (s->marks[i] & MARK_FAILED);
+        if (is_undone) dkv_heal_dirty(s->heal, s->peer, i);
     }
     free(s->stack);
     free(s->moves);

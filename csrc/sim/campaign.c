@@ -130,7 +130,7 @@ static int make_world(campaign *c, uint64_t seed, bool keep_trace) {
                                      .unsynced_max_bytes = PICK(c, 0, 0, 0, 65536),
                                      .durability = choose_durability(c),
                                      .interval_ms = PICK(c, 1, 100, 1000),
-                                     .hints_max = PICK(c, 0, 1, 4),
+                                     .hints_max = PICK(c, 0, 1, 1, 4),
                                      .keep_trace = keep_trace};
         if (below(c, 4) == 0) { /* an impatient cluster, on disks that are fast enough for that */
             options.disk_max_us = PICK(c, 50, 400, 5000);
@@ -251,19 +251,21 @@ static bool check_disks(campaign *c, dkv_violation *out) {
     return true;
 }
 
-/* True if every node may be asked whether a key exists. It is not so after damage, and may not be
- * after a full disk: a segment that is removed without a note counts as lost (store/merge.h). */
-static bool all_believed(const campaign *c) {
-    bool was_full = c->faults >> DKV_FAULT_CAPACITY & 1;
+static bool any_damage(const campaign *c) {
     for (uint16_t i = 0; i < c->chaos.n_nodes; i++) {
-        dkv_node_status status = {.in_sync = true};
-        if (was_full) dkv_node_status_get(dkv_world_node(c->world, i), &status);
-        if (!status.in_sync || dkv_world_damaged_at(c->world, i) >= 0) return false;
+        if (dkv_world_damaged_at(c->world, i) >= 0) return true;
     }
-    return true;
+    return false;
 }
 
-/* One operation that has to succeed, though a node may be busy for a while. */
+/* Whether an operation that failed so may succeed a moment later: a node is busy, or has just found
+ * a damaged record, which is being fetched from another one. */
+static bool may_pass(const campaign *c, int failure) {
+    bool heals = failure == DKV_ERR_UNAVAILABLE || failure == DKV_ERR_DATA_LOSS;
+    return failure == DKV_ERR_BUSY || (heals && any_damage(c));
+}
+
+/* One operation that has to succeed, at once or soon. */
 static bool demand(campaign *c, dkv_op op, dkv_level level, unsigned key, int *err,
                    dkv_violation *out) {
     for (unsigned patience = BUSY_MAX;; patience--) {
@@ -274,7 +276,7 @@ static bool demand(campaign *c, dkv_op op, dkv_level level, unsigned key, int *e
         const dkv_sim_result *result = &dkv_world_op(c->world, number)->result;
         bool absent = op == DKV_OP_GET && result->err == DKV_ERR_NOT_FOUND;
         if (result->err == DKV_OK || absent) return true;
-        if (result->err != DKV_ERR_BUSY || patience == 0) {
+        if (!may_pass(c, result->err) || patience == 0) {
             return dkv_check_fail(out, DKV_RULE_SERVING, number, NO_OP, "%s: %s",
                                   dkv_err_name(result->err), result->detail);
         }
@@ -282,10 +284,13 @@ static bool demand(campaign *c, dkv_op op, dkv_level level, unsigned key, int *e
     }
 }
 
-/* The word of a node that has lost something does not count: reads at level all fail until it has
- * been healed by its peers. */
+/* The word of a node that has lost something does not count until it has been healed by its peers,
+ * if it has any. A full disk can have cost it something as well: a segment that is removed without
+ * a note counts as lost (store/merge.h). */
 static bool check_serving(campaign *c, int *err, dkv_violation *out) {
-    bool reads = all_believed(c);
+    bool has_peers = dkv_ring_replication(dkv_world_ring(c->world)) > 1;
+    bool was_full = c->faults >> DKV_FAULT_CAPACITY & 1;
+    bool reads = has_peers || (!was_full && !any_damage(c));
     for (unsigned key = 0; key < c->n_keys; key++) {
         if (reads && !demand(c, DKV_OP_GET, DKV_LEVEL_ALL, key, err, out)) return false;
         if (!demand(c, DKV_OP_PUT, DKV_LEVEL_ALL, key, err, out)) return false;

@@ -333,14 +333,23 @@ static bool check_read_after(const dkv_world *world, const key_facts *key, uint6
     return true;
 }
 
-/* `first` ended before `second` began; both are reads of a quorum. What damage has taken from a
- * replica may be gone. */
+/* True if as many replicas of the key as are a quorum have been damaged, or one without knowing:
+ * all that had a value may have lost it before they were healed. */
+static bool is_quorum_damaged(const dkv_world *world, const key_facts *key) {
+    const dkv_ring *ring = dkv_world_ring(world);
+    const uint16_t *list = dkv_ring_replicas(ring, key->hash.token);
+    unsigned n = dkv_ring_replication(ring), damaged = 0;
+    for (unsigned i = 0; i < n; i++) damaged += dkv_world_damaged_at(world, list[i]) >= 0;
+    return damaged >= n / 2 + 1 || is_damaged(world, key, dkv_world_end_damaged_at, 0);
+}
+
+/* `first` ended before `second` began; both are reads of a quorum. */
 static bool check_read_after_read(const dkv_world *world, const key_facts *key, uint64_t first,
                                   uint64_t second, dkv_violation *out) {
     const dkv_sim_op *before = dkv_world_op(world, first);
     const dkv_sim_op *after = dkv_world_op(world, second);
     dkv_version version = before->result.version;
-    if (is_damaged(world, key, dkv_world_damaged_at, 0)) return true;
+    if (is_quorum_damaged(world, key)) return true;
     bool is_older = after->result.err == DKV_OK
                         ? dkv_version_cmp(after->result.version, version) < 0
                         : !was_deleted(world, key, version, after);

@@ -74,6 +74,7 @@ static item parked[QUEUE_MAX];
 static int n_parked;
 static bool parks[NODES_MAX][NODES_MAX][KINDS]; /* from, to */
 static unsigned delivered[NODES_MAX][KINDS];    /* messages, by receiver */
+static uint64_t delivered_bytes[KINDS];         /* of them, to all */
 static answer answers[ANSWERS_MAX];
 static uint64_t n_asked;
 static uint32_t hints_max;               /* of nodes that start from now on */
@@ -216,6 +217,7 @@ static inline void deliver(item *it) {
     bool arrives = it->link->open || it->event == ITEM_CLOSED;
     if (nodes[end_of(it)].node && arrives) {
         if (it->event == ITEM_MESSAGE) {
+            delivered_bytes[it->kind] += it->bytes.len;
             CHECK(dkv_wire_each_message(dkv_buf_slice(&it->bytes), step_message, it) == DKV_OK);
         } else {
             step(end_of(it), (dkv_event){.kind = kinds[it->event], .link = name_at(it)});
@@ -450,6 +452,24 @@ static inline void release_parked(void) {
     for (int i = 0; i < n_parked; i++) push(parked[i]);
     n_parked = 0;
     settle();
+}
+
+static inline void keep_message(void *user, const dkv_message *message) {
+    *(dkv_message *)user = *message;
+}
+
+/* Takes the first message of this kind out of those that are parked: *out is what stands in it,
+ * without keys and other bytes. False if there is none. */
+static inline bool take_parked(dkv_message_kind kind, dkv_message *out) {
+    int at = 0;
+    while (at < n_parked && parked[at].kind != kind) at++;
+    if (at == n_parked) return false;
+    item it = parked[at];
+    n_parked--;
+    memmove(&parked[at], &parked[at + 1], (size_t)(n_parked - at) * sizeof *parked);
+    CHECK(dkv_wire_each_message(dkv_buf_slice(&it.bytes), keep_message, out) == DKV_OK);
+    dkv_buf_free(&it.bytes);
+    return true;
 }
 
 static inline void say(int opener, int acceptor, bool to_opener, const dkv_message *message) {

@@ -2,7 +2,10 @@
  * become identical without being read. */
 #include "replica_world.h"
 
+#include <stdlib.h>
+
 #include "base/rand.h"
+#include "replica/heal.h"
 
 static dkv_node_status status_of(int i) {
     dkv_node_status status;
@@ -242,6 +245,207 @@ static void stop_ends_healing(void) {
     teardown();
 }
 
+/* ---- peers that answer badly ---- */
+
+#define STRAY "stray"
+
+/* Two replicas of which one has the record STRAY. The asker begins to compare all of its shares,
+ * and questions of this kind do not arrive. */
+enum { ASKER, PEER };
+
+static void setup_stray(int holder, dkv_message_kind kind) {
+    setup(2, 2);
+    ADVANCE_UNTIL(is_at_peace());
+    plant(holder, STRAY, "v", 5);
+    park(ASKER, PEER, kind, true);
+    kill(ASKER);
+    start(ASKER);
+    ADVANCE_UNTIL(n_parked > 0);
+}
+
+typedef enum lie {
+    SUMS_TOO_FEW,
+    SUMS_OTHER_KIND,
+    LIST_OTHER_KIND,
+    LIST_BEFORE_RANGE,
+    LIST_BEHIND_RANGE,
+    RECORD_OF_OTHER_KEY,
+    RECORD_DAMAGED,
+    RECORD_GONE,
+    LIES,
+} lie;
+
+static dkv_message_kind asked_for(lie what) {
+    if (what <= SUMS_OTHER_KIND) return DKV_MSG_SUMS;
+    return what <= LIST_BEHIND_RANGE ? DKV_MSG_LIST : DKV_MSG_FETCH;
+}
+
+/* What the peer answers. */
+static void tell(lie what, const dkv_message *asked) {
+    dkv_message m = {.id = asked->id};
+    uint64_t number = 1, token = 0, origin = 7;
+    uint32_t size = 64;
+    switch (what) {
+    case SUMS_TOO_FEW:
+    case LIST_OTHER_KIND:
+        m.kind = DKV_MSG_SUMS_REPLY;
+        m.sums_reply = (dkv_sums){1, &number, &number};
+        break;
+    case SUMS_OTHER_KIND: m.kind = DKV_MSG_LIST_REPLY; break;
+    case LIST_BEFORE_RANGE:
+    case LIST_BEHIND_RANGE:
+        token = what == LIST_BEFORE_RANGE ? asked->list.from.token - 1 : asked->list.last + 1;
+        m.kind = DKV_MSG_LIST_REPLY;
+        m.list_reply = (dkv_list){1, true, &token, &number, &number, &origin, &size};
+        break;
+    default:
+        m.kind = DKV_MSG_FETCH_REPLY;
+        m.fetch_reply.record =
+            (dkv_record){dkv_slice_of("other"), dkv_slice_of("v"), {5, 7}, DKV_KIND_VALUE};
+        if (what == RECORD_DAMAGED) m.fetch_reply.err = DKV_ERR_DATA_LOSS;
+        if (what == RECORD_GONE) m.fetch_reply.err = DKV_ERR_NOT_FOUND;
+        break;
+    }
+    say_reply(PEER, ASKER, &m);
+}
+
+/* Whatever a peer answers, nothing is stored but what was asked for, and what was not compared
+ * stays dirty until the peer answers well. */
+static void bad_answers_do_no_harm(void) {
+    for (lie what = 0; what < LIES; what++) {
+        dkv_message asked;
+        setup_stray(PEER, asked_for(what));
+        CHECK(take_parked(asked_for(what), &asked));
+        tell(what, &asked);
+        CHECK(!holds(ASKER, STRAY) && !holds(ASKER, "other"));
+        park(ASKER, PEER, asked_for(what), false);
+        release_parked();
+        CHECK(status_of(ASKER).heal.sessions == 0 && status_of(ASKER).heal.dirty > 0);
+        ADVANCE_UNTIL(is_at_peace());
+        CHECK(is_converged() && holds(ASKER, STRAY) && status_of(ASKER).store.records == 1);
+        teardown();
+    }
+}
+
+static void answer_apply(const dkv_message *asked, int err) {
+    say_reply(PEER, ASKER,
+              &(dkv_message){.kind = DKV_MSG_APPLY_REPLY, .id = asked->id, .apply_reply.err = err});
+}
+
+/* A peer that is busy is given a pause within the session, one that is full a longer one; both get
+ * the record afterwards. */
+static void busy_and_full_peers_get_it_later(void) {
+    dkv_message asked;
+    setup_stray(ASKER, DKV_MSG_APPLY);
+    CHECK(take_parked(DKV_MSG_APPLY, &asked));
+    answer_apply(&asked, DKV_ERR_BUSY);
+    CHECK(n_parked == 0 && status_of(ASKER).heal.sessions == 1);
+    advance(100);
+    CHECK(take_parked(DKV_MSG_APPLY, &asked)); /* again, in the same session */
+    answer_apply(&asked, DKV_ERR_NO_SPACE);
+    CHECK(status_of(ASKER).heal.sessions == 0 && status_of(ASKER).heal.dirty > 0);
+    advance(DKV_HEAL_RETRY_MS / 2);
+    CHECK(n_parked == 0);
+    park(ASKER, PEER, DKV_MSG_APPLY, false);
+    ADVANCE_UNTIL(is_at_peace());
+    CHECK(is_converged() && holds(PEER, STRAY));
+    teardown();
+}
+
+/* A session whose peer is alive and answers no questions is given up, and begun again later. */
+static void session_without_answers_is_given_up(void) {
+    setup_stray(PEER, DKV_MSG_SUMS);
+    advance(DKV_HEAL_STALL_MS - 1000);
+    CHECK(status_of(ASKER).heal.sessions == 1);
+    int asked = n_parked;
+    advance(1500);
+    CHECK(status_of(ASKER).heal.sessions == 0 && n_parked == asked);
+    advance(DKV_HEAL_RETRY_MS);
+    CHECK(status_of(ASKER).heal.sessions == 1 && n_parked == 2 * asked);
+    lose_parked();
+    park(ASKER, PEER, DKV_MSG_SUMS, false);
+    for (unsigned ms = 0; ms < DKV_HEAL_STALL_MS; ms += 1000) advance(1000);
+    ADVANCE_UNTIL(is_at_peace());
+    CHECK(is_converged() && holds(ASKER, STRAY));
+    teardown();
+}
+
+/* ---- how much is moved ---- */
+
+enum { LARGE_BYTES = 1 << 20, N_LARGE = 11 };
+
+static void plant_large(int holder) {
+    char *value = malloc(LARGE_BYTES + 1);
+    CHECK(value);
+    memset(value, 'v', LARGE_BYTES);
+    value[LARGE_BYTES] = 0;
+    for (unsigned i = 0; i < N_LARGE; i++) plant(holder, numbered(i), value, 5);
+    free(value);
+}
+
+/* No more bytes of records are under way than DKV_HEAL_BYTES_MAX, in either direction. */
+static void large_records_keep_to_the_window(void) {
+    for (int fetches = 0; fetches < 2; fetches++) {
+        dkv_message_kind kind = fetches ? DKV_MSG_FETCH : DKV_MSG_APPLY;
+        int most = 0;
+        setup(2, 2);
+        ADVANCE_UNTIL(is_at_peace());
+        plant_large(fetches ? 1 : 0);
+        park(0, 1, kind, true);
+        kill(0);
+        start(0);
+        for (int rounds = 0; rounds < 40; rounds++) {
+            advance(100);
+            CHECK((uint64_t)n_parked * LARGE_BYTES <= DKV_HEAL_BYTES_MAX);
+            if (n_parked > most) most = n_parked;
+            release_parked();
+        }
+        CHECK(most >= 2); /* and it is made use of */
+        CHECK(is_at_peace() && is_converged() && status_of(0).store.records == N_LARGE);
+        CHECK(status_of(1).store.records == N_LARGE);
+        teardown();
+    }
+}
+
+static uint64_t healing_bytes(void) {
+    static const dkv_message_kind kinds[] = {
+        DKV_MSG_SUMS,  DKV_MSG_SUMS_REPLY,  DKV_MSG_LIST,  DKV_MSG_LIST_REPLY,
+        DKV_MSG_FETCH, DKV_MSG_FETCH_REPLY, DKV_MSG_APPLY, DKV_MSG_APPLY_REPLY};
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) bytes += delivered_bytes[kinds[i]];
+    return bytes;
+}
+
+/* Bytes between two nodes when the first one starts again and compares everything. */
+static uint64_t bytes_of_a_start(void) {
+    kill(0);
+    start(0);
+    memset(delivered_bytes, 0, sizeof delivered_bytes);
+    advance(1000);
+    ADVANCE_UNTIL(is_at_peace());
+    CHECK(is_converged());
+    return healing_bytes();
+}
+
+/* Where one key in a thousand differs, 600 bytes each, and the record, are enough, besides what it
+ * takes to see that nothing differs. */
+static void few_bytes_for_each_differing_key(void) {
+    enum { KEYS = 20000, EVERY = 1000, DIFFER = KEYS / EVERY };
+    setup(2, 2);
+    ADVANCE_UNTIL(is_at_peace());
+    for (unsigned i = 0; i < KEYS; i++) {
+        plant(0, numbered(i), "v", 5);
+        plant(1, numbered(i), "v", 5);
+    }
+    uint64_t equal = bytes_of_a_start();
+    CHECK(equal > 0 && equal <= 64 * dkv_ring_intervals(ring));
+    for (unsigned i = 0; i < KEYS; i += EVERY) plant((int)(i / EVERY) % 2, numbered(i), "w", 6);
+    uint64_t differing = bytes_of_a_start();
+    CHECK(status_of(0).heal.fetched == DIFFER / 2 && status_of(0).heal.sent == DIFFER / 2);
+    CHECK(differing > equal && differing - equal <= DIFFER * 600u);
+    teardown();
+}
+
 static const check_test tests[] = {
     CHECK_TEST(missed_write_is_handed_off),
     CHECK_TEST(unknown_write_ends_on_all),
@@ -253,6 +457,11 @@ static const check_test tests[] = {
     CHECK_TEST(random_divergence_heals),
     CHECK_TEST(equal_stores_move_nothing),
     CHECK_TEST(stop_ends_healing),
+    CHECK_TEST(bad_answers_do_no_harm),
+    CHECK_TEST(busy_and_full_peers_get_it_later),
+    CHECK_TEST(session_without_answers_is_given_up),
+    CHECK_TEST(large_records_keep_to_the_window),
+    CHECK_TEST(few_bytes_for_each_differing_key),
 };
 
 CHECK_MAIN(tests)
