@@ -429,9 +429,18 @@ static void say(dkv_violation *out, const char *format, ...) {
     va_end(args);
 }
 
+/* The last operation on a key, so that its history is shown. */
+static uint64_t last_op(const dkv_world *world, dkv_slice key) {
+    for (uint64_t op = dkv_world_ops(world); op-- > 0;) {
+        if (dkv_slice_eq(dkv_world_op(world, op)->request.key, key)) return op;
+    }
+    return NONE;
+}
+
 static void describe_first(void *user, const dkv_sim_difference *what) {
     const first_difference *d = user;
     if (d->out->text[0]) return;
+    d->out->ops[0] = last_op(d->world, what->key);
     say(d->out, "of %.*s", what->key.len < 32 ? (int)what->key.len : 32,
         (const char *)what->key.data);
     for (unsigned i = 0; i < what->n; i++) {
