@@ -52,6 +52,7 @@ report("get_many", lambda: client.get_many(many))
 report("put_many", lambda: client.put_many(dict.fromkeys(many, b"")))
 report("delete_many", lambda: client.delete_many(many))
 report("status", lambda: client.status(timeout=60))
+report("verify", lambda: client.verify(timeout=60))
 report("connect", lambda: dkv.connect(sys.argv[1], timeout=60))
 report("bench", lambda: bench.run([sys.argv[1]], bench.Workload(timeout=60), seconds=60))
 print("done", flush=True)
@@ -92,7 +93,7 @@ def test_calls_of_a_client_end(cluster3: dkv.Cluster) -> None:
     child.stdin.write("\n")
     assert child.stdout.readline() == "b'value'\n"
     assert child.wait(MOMENTS_S) == 0
-    assert len(answers) == 11 and set(answers.values()) == {"True"}, answers
+    assert len(answers) == 12 and set(answers.values()) == {"True"}, answers
 
 
 def test_the_simulator_ends() -> None:

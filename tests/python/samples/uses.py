@@ -69,6 +69,12 @@ def look_at(client: dkv.Client) -> None:
             assert_type(status, dkv.NodeStatus)
             print(node, status.records, status.in_sync, [peer.reach for peer in status.peers])
             assert_type(status.peers, tuple[dkv.PeerStatus, ...])
+    certificate = client.verify(timeout=30)
+    assert_type(certificate, dkv.Certificate)
+    assert_type(certificate.keys, int | None)
+    for difference in certificate.differences:
+        assert_type(difference, dkv.Difference)
+        print(f"{difference.first:x}", dict(difference.records))
 
 
 def a_cluster(directory: Path) -> None:
