@@ -105,7 +105,8 @@ int dkv_heal_new(dkv_replica *replica, uint64_t seed, uint32_t hints_max, dkv_he
     heal->hints_max = hints_max ? hints_max : DKV_HINTS_MAX;
     heal->peers = calloc(n_members(heal), sizeof *heal->peers);
     heal->compared = calloc(heal->shares->n + 1u, sizeof *heal->compared);
-    if (!heal->peers || !heal->compared) {
+    heal->fillers = calloc(heal->shares->n + 1u, sizeof *heal->fillers);
+    if (!heal->peers || !heal->compared || !heal->fillers) {
         dkv_heal_del(heal);
         return DKV_ERR_NO_MEMORY;
     }
@@ -124,6 +125,7 @@ void dkv_heal_del(dkv_heal *heal) {
     }
     free(heal->peers);
     free(heal->compared);
+    free(heal->fillers);
     free(heal);
 }
 

@@ -29,7 +29,7 @@
 
 #define DKV_HINTS_MAX 131072u         /* in one node; more become dirty shares */
 #define DKV_HEAL_SESSIONS_MAX 8u      /* at a time */
-#define DKV_HEAL_MOVES_MAX 512u       /* records under way in a session ... */
+#define DKV_HEAL_MOVES_MAX 4096u      /* records under way in a session ... */
 #define DKV_HEAL_MOVES_BUSY 16u       /* ... while clients are served */
 #define DKV_HEAL_BYTES_MAX (4u << 20) /* of these records, if it is more than one */
 #define DKV_HEAL_STALL_MS 30000u      /* a session that hears nothing is given up */

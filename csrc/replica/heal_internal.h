@@ -30,6 +30,7 @@ struct dkv_heal {
     dkv_rand rand;
     heal_peer *peers;  /* by member */
     uint8_t *compared; /* by share: mask of places in its list, since it was lost */
+    uint16_t *fillers; /* by share: 1 + the peer whose session makes it the same; 0: none does */
     uint32_t hints_max;
     uint32_t n_hints, n_dirty, n_sessions;
     bool stopped;

@@ -16,7 +16,7 @@
 
 #define ASKS_MAX 32u            /* questions under way */
 #define FEW_RECORDS 8u          /* on both sides together: listed rather than cut further */
-#define MOVES_WAITING_MAX 1024u /* found and not begun: more are not looked for */
+#define MOVES_WAITING_MAX 4096u /* found and not begun: more are not looked for */
 #define SEND_PAGE 256u          /* records of a range that the peer lacks, looked up at a time */
 #define PAUSE_MS 50u            /* after BUSY */
 
@@ -93,10 +93,16 @@ static void fail(session *s, uint32_t share) {
     s->failed = true;
 }
 
+/* Other sessions may fill the share. */
+static void release(session *s, uint32_t share) {
+    if (s->heal->fillers[share] == s->peer + 1u) s->heal->fillers[share] = 0;
+}
+
 static void take_off(session *s, const dkv_moment *at, uint32_t share) {
     assert(s->open[share] > 0);
     if (--s->open[share] > 0) return;
     s->open_shares--;
+    release(s, share);
     uint8_t marks = s->marks[share];
     s->marks[share] = 0;
     if (marks & MARK_MOVED) dkv_heal_share_moved(s->heal, s->peer, share);
@@ -212,6 +218,8 @@ void dkv_session_del(session *s) {
     if (!s) return;
     while (s->works) work_del(s->works);
     for (uint32_t i = 0; i < s->heal->shares->n; i++) {
+        release(s, i);
+        if (s->marks[i] & MARK_MOVED) dkv_heal_share_moved(s->heal, s->peer, i);
         /* Without memory a share has failed before anything of it was under way. */
         bool is_undone = s->open[i] || (s->marks[i] & MARK_FAILED);
         if (is_undone) dkv_heal_dirty(s->heal, s->peer, i);
@@ -376,6 +384,51 @@ static void ask_list(session *s, const dkv_moment *at, const work *w) {
     send_to_peer(s, at, &message);
 }
 
+/* Whether the session with another peer is about to fill the share: what it brings need not be
+ * brought twice. Hints, which do not come in whole shares, are few. */
+static bool is_taken(const session *s, uint32_t share) {
+    uint16_t filler = s->heal->fillers[share];
+    return (s->marks[share] & MARK_WHOLE) && filler && filler != s->peer + 1u;
+}
+
+static void fill(session *s, uint32_t share) {
+    if (s->marks[share] & MARK_WHOLE) s->heal->fillers[share] = (uint16_t)(s->peer + 1);
+}
+
+/* Brings the topmost range that this session may go on with to the top; false if there is none.
+ * None of a share that is taken has been cut yet, and by then it may be equal: it is compared from
+ * the beginning. */
+static bool find_next(session *s) {
+    for (size_t i = s->stack_len; i-- > 0;) {
+        range found = s->stack[i];
+        if (!is_taken(s, found.share)) {
+            s->stack[i] = s->stack[s->stack_len - 1];
+            s->stack[s->stack_len - 1] = found;
+            return true;
+        }
+        s->stack[i].step = WHOLE;
+    }
+    return false;
+}
+
+/* Takes ranges with the same step as the top off the stack, as many as one question may name. */
+static work *take_ranges(session *s) {
+    const range *top = &s->stack[s->stack_len - 1];
+    size_t most = top->step == LISTED ? 1 : DKV_SUMS_RANGES_MAX, n = 1;
+    if (most > s->stack_len) most = s->stack_len;
+    while (n < most && top[-(ptrdiff_t)n].step == top->step &&
+           !is_taken(s, top[-(ptrdiff_t)n].share)) {
+        n++;
+    }
+    work *w = work_new(s, n);
+    if (!w) return NULL;
+    w->n = (uint32_t)n;
+    s->stack_len -= n;
+    memcpy(w->ranges, &s->stack[s->stack_len], n * sizeof *w->ranges);
+    for (size_t i = 0; i < n && w->ranges[0].step != WHOLE; i++) fill(s, w->ranges[i].share);
+    return w;
+}
+
 /* Goes on with the top of the stack; false without memory. */
 static bool ask_next(session *s, const dkv_moment *at) {
     range top = s->stack[s->stack_len - 1];
@@ -384,13 +437,8 @@ static bool ask_next(session *s, const dkv_moment *at) {
         send_page(s, at, top);
         return true;
     }
-    uint32_t most = top.step == LISTED ? 1 : DKV_SUMS_RANGES_MAX, n = 0;
-    while (n < most && n < s->stack_len && s->stack[s->stack_len - 1 - n].step == top.step) n++;
-    work *w = work_new(s, n);
+    work *w = take_ranges(s);
     if (!w) return false;
-    w->n = n;
-    s->stack_len -= n;
-    memcpy(w->ranges, &s->stack[s->stack_len], n * sizeof *w->ranges);
     s->asks_out++;
     if (top.step == LISTED) {
         ask_list(s, at, w);
@@ -457,12 +505,14 @@ void dkv_session_pump(session *s, const dkv_moment *at) {
         if (s->moves_len > 0 && may_move(s)) {
             able = move_begin(s, at);
         } else if (s->stack_len > 0 && s->asks_out < ASKS_MAX && s->moves_len < MOVES_WAITING_MAX) {
-            able = ask_next(s, at);
+            able = find_next(s) && ask_next(s, at);
         } else {
             return;
         }
     }
+    if (s->moves_len > 0 && s->moves_out > 0) return; /* their end goes on with the others */
     s->resume_ns = at->now_ns + dkv_ns_of_ms(PAUSE_MS);
+    if (!s->works) s->heard_ns = at->now_ns; /* it does not wait for its peer */
 }
 
 /* ---- answers ---- */

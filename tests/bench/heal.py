@@ -1,0 +1,128 @@
+"""`make bench-heal`: how long replicas take to become identical again, and how many bytes they move.
+
+    unshare -rn python tests/bench/heal.py [--scale 1.0] [--only a,b,c,d]
+
+Three nodes, three copies, and no client that reads. Time runs from the start of the process that
+has missed something until all nodes count the same records and bytes. The bytes are all that the
+loopback interface has carried meanwhile, with the headers of TCP and IP and some questions for the
+nodes' status; in a network namespace of its own (unshare) it carries nothing else.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import dkv
+
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+CHUNK = 20_000
+POLL_S = 0.02
+PATIENCE_S = 600
+
+
+def bring_up_loopback():
+    """In a new network namespace it is down."""
+    with socket.socket() as any_socket, contextlib.suppress(PermissionError):
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
+
+
+def bytes_carried():
+    """By the loopback interface, since it exists."""
+    for line in Path("/proc/self/net/dev").read_text().splitlines():
+        name, _, counts = line.partition(":")
+        if name.strip() == "lo":
+            return int(counts.split()[0])
+    raise SystemExit("there is no loopback interface")
+
+
+def keys(count):
+    """The keys of a cluster that holds `count`."""
+    return [f"key {i:07}" for i in range(count)]
+
+
+def put_all(client, names, value, write="all"):
+    """Stores `value` under all of them."""
+    for i in range(0, len(names), CHUNK):
+        client.put_many(dict.fromkeys(names[i : i + CHUNK], value), write=write, timeout=60)
+
+
+def is_identical(client):
+    """Whether all nodes answer, and hold as much as each other."""
+    held = {s and (s.records, s.live_bytes) for s in client.status().values()}
+    return len(held) == 1 and None not in held
+
+
+def healing_time(client, cluster, node):
+    """Starts `node`; seconds until all are identical, and the bytes moved."""
+    before, begin = bytes_carried(), time.monotonic()
+    start = threading.Thread(target=cluster.start, args=[node])
+    start.start()
+    while not is_identical(client):
+        if time.monotonic() > begin + PATIENCE_S:
+            raise SystemExit(f"not identical after {PATIENCE_S} s: {client.status()}")
+        time.sleep(POLL_S)
+    took = time.monotonic() - begin
+    start.join()
+    return took, bytes_carried() - before
+
+
+@contextlib.contextmanager
+def filled(count, size) -> Iterator[tuple[dkv.Cluster, "dkv.Client"]]:
+    """A cluster that holds `count` values of `size` bytes."""
+    with dkv.Cluster(3, 3) as cluster, cluster.client() as client:
+        put_all(client, keys(count), b"v" * size)
+        yield cluster, client
+
+
+def wiped(count, size):
+    """A node comes back with an empty disk."""
+    with filled(count, size) as (cluster, client):
+        cluster.kill("n3")
+        cluster.wipe("n3")
+        return healing_time(client, cluster, "n3")
+
+
+def divergent(count, size, others_restart):
+    """A node has missed a thousandth of the values; the others may have forgotten that."""
+    with filled(count, size) as (cluster, client):
+        cluster.kill("n3")
+        put_all(client, keys(count)[::1000], b"w" * (size + 1), write="quorum")
+        for node in ("n1", "n2") if others_restart else ():
+            cluster.kill(node)
+            cluster.start(node)
+        return healing_time(client, cluster, "n3")
+
+
+def main():
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of keys")
+    parser.add_argument("--only", default="a,b,c,d", help="rows")
+    arguments = parser.parse_args()
+    large, small = int(100_000 * arguments.scale), int(1_000_000 * arguments.scale)
+    rows = {
+        "a": (f"{large:,} x 1 KB, one disk empty", lambda: wiped(large, 1000)),
+        "b": (f"{small:,} x 100 B, one disk empty", lambda: wiped(small, 100)),
+        "c": (f"{small:,} x 100 B, 0.1 % differ, hints", lambda: divergent(small, 100, False)),
+        "d": (f"{small:,} x 100 B, 0.1 % differ, no hints", lambda: divergent(small, 100, True)),
+    }
+    bring_up_loopback()
+    table = Table("until identical", "seconds", "bytes moved", title="healing")
+    for name in arguments.only.split(","):
+        title, measure = rows[name]
+        seconds, moved = measure()
+        table.add_row(title, f"{seconds:.2f}", f"{moved:,}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
