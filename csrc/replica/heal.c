@@ -119,7 +119,9 @@ int dkv_heal_new(dkv_replica *replica, uint64_t seed, uint32_t hints_max, dkv_he
 void dkv_heal_del(dkv_heal *heal) {
     if (!heal) return;
     for (uint16_t i = 0; heal->peers && i < n_members(heal); i++) {
-        dkv_session_del(heal->peers[i].session);
+        dkv_session_del(heal->peers[i].session); /* notes what it leaves, for any peer */
+    }
+    for (uint16_t i = 0; heal->peers && i < n_members(heal); i++) {
         dkv_map_free(&heal->peers[i].hints);
         free(heal->peers[i].dirty);
     }

@@ -97,6 +97,7 @@ typedef struct read_request {
     dkv_kind kind;
     uint32_t len_bytes; /* of it in a log */
     dkv_buf value;
+    uint8_t mended; /* mask of places: replicas that were to be given a record */
     uint8_t mends_out[DKV_REPLICATION_MAX]; /* records sent to a replica and not confirmed */
 } read_request;
 

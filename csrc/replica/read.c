@@ -18,14 +18,19 @@ void dkv_read_del(read_request *q) {
     free(q);
 }
 
-/* Replicas that answered differently are healed, if this node is one of them. */
+/* Replicas that answered differently are healed, if this node is one of them. So are those that
+ * could not be given the newest record; and all, if this node was given it: a hint that was left
+ * for them when the record was written may have met the older one here. */
 static void leave_hints(dkv_replica *replica, const read_request *q) {
     if (!q->found || q->r.mine < 0) return;
-    bool has = q->r.progress[q->r.mine] == HAS;
+    unsigned mine = (unsigned)q->r.mine;
+    bool has = DKV_SET(q->r.progress[mine]) & (DKV_SET(HAS) | DKV_SET(MENDING));
     for (unsigned i = 0; i < q->r.n; i++) {
         unsigned set = DKV_SET(q->r.progress[i]);
-        bool differs = has ? set & (DKV_SET(HAS_LESS) | DKV_SET(HAS_NONE)) : set & DKV_SET(HAS);
-        if (differs) dkv_heal_hint(replica->heal, q->r.list[i], q->r.hash.token);
+        bool mended = q->mended & (1u << mine | 1u << i);
+        bool lacks = mended ? !(set & DKV_SET(HAS)) : set & (DKV_SET(HAS_LESS) | DKV_SET(HAS_NONE));
+        bool differs = has ? lacks : set & DKV_SET(HAS);
+        if (i != mine && differs) dkv_heal_hint(replica->heal, q->r.list[i], q->r.hash.token);
     }
 }
 

@@ -29,6 +29,7 @@ static void fetch_value(dkv_replica *replica, const dkv_moment *at, read_request
 static void mend_one(dkv_replica *replica, const dkv_moment *at, read_request *q, unsigned i,
                      const dkv_message *apply) {
     q->r.progress[i] = FAILED;
+    q->mended |= (uint8_t)(1u << i);
     if (dkv_replica_is_mine(&q->r, i)) {
         if (dkv_store_apply(replica->options.store, &apply->apply, q->r.task.id)) return;
     } else if (!dkv_peers_send(replica->options.peers, at, q->r.list[i], apply)) {

@@ -194,7 +194,7 @@ def is_healed(status):
 def wait_healed(chaos):
     """Waits until every node is in sync and knows of no difference."""
     deadline = time.monotonic() + PATIENCE_S
-    while not all(is_healed(s) for s in (statuses := chaos.client.status()).values()):
+    while not all(map(is_healed, (statuses := chaos.client.status()).values())):
         assert time.monotonic() < deadline, f"not healed within {PATIENCE_S} s: {statuses}"
         time.sleep(0.1)
 
