@@ -5,12 +5,14 @@
 #   make test     every test
 #   make lint     layout, style, types, clang-tidy      make format   lays the code out
 #   make ctests   the C tests alone                     make test-asan, test-tsan: under a sanitizer
+#   make chaos    five nodes under load and faults for CHAOS_SECONDS=600
 #   make soak     campaigns of SEEDS=1000 seeds         make clean    removes what was built
 #   make wheel    dist/dkv-*.whl, which needs nothing but Python 3.11 or later and glibc 2.36
 #   make fuzz     looks for inputs that break something: FUZZ_SECONDS for each target
 #   make bench    dkv beside Redis, etcd and memcached, in one run (some minutes)
 #   make bench-micro what hash, index and codec cost alone
 #   make bench-stages    where the CPU time of a put and a get goes (needs Linux's perf)
+#   make bench-heal      how long replicas take to become identical again, and the bytes moved
 #   make bench-check BASE=rev    this tree beside another commit: fails if it costs more CPU
 #
 # A second run does only what has changed, and needs no network when nothing is missing.
@@ -19,6 +21,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 SEED ?= 1
 SEEDS ?= 1000
+CHAOS_SECONDS ?= 600
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
 PYTEST_ARGS ?=
@@ -80,7 +83,7 @@ test-asan: test-packages build
 test-tsan: test-packages build
 	@$(PY) -m pytest tests/c --c-build tsan
 
-.PHONY: bench bench-check bench-micro bench-stages
+.PHONY: bench bench-check bench-heal bench-micro bench-stages
 bench: build
 	@csrc/apt.sh install bench
 	@$(MAKE) -s --no-print-directory -f csrc/build.mk loads
@@ -93,6 +96,10 @@ bench-micro: build
 bench-stages: build
 	@csrc/apt.sh install stages
 	@$(PY) tests/bench/stages.py $(BENCH_ARGS)
+
+# In a network namespace of its own, so that the loopback interface carries nothing else.
+bench-heal: build
+	@unshare -rn $(PY) tests/bench/heal.py $(BENCH_ARGS)
 
 bench-check: build
 	@$(PY) tests/bench/check.py --base $(BASE) $(BENCH_ARGS)
@@ -107,6 +114,10 @@ wheel: build
 	    --plat manylinux_2_36_$$(uname -m) build/wheel/dkv-*.whl 2>build/wheel/log || \
 	    { cat build/wheel/log; exit 1; }
 	@ls -sh $(DIST)/dkv-*.whl
+
+.PHONY: chaos
+chaos: test-packages build
+	@DKV_CHAOS_SECONDS=$(CHAOS_SECONDS) $(PY) -m pytest -s tests/cluster/test_chaos.py
 
 soak: build
 	@echo "simulating $(SEEDS) seeds"
