@@ -16,7 +16,7 @@ enum {
     NODES_MAX = 5,
     JOBS_MAX = 256,
     LINKS_MAX = 256,
-    QUEUE_MAX = 8192,
+    QUEUE_MAX = 65536,
     ANSWERS_MAX = 70000,
     KINDS = DKV_MSG_LIST_REPLY + 1,
 };
