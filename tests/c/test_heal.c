@@ -115,6 +115,7 @@ static void replaced_disk_is_filled_again(void) {
     ADVANCE_UNTIL(is_at_peace());
     CHECK(is_converged() && status_of(2).store.records == held && status_of(2).in_sync);
     CHECK(status_of(2).heal.round_ns > 0);
+    CHECK(status_of(2).heal.fetched == held); /* each record once, though two others hold it */
     kill(2);
     start(2);
     CHECK(status_of(2).in_sync); /* it is remembered on disk */
