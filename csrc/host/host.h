@@ -15,11 +15,12 @@ typedef struct dkv_host dkv_host;
 /* What a node may use at most; 0 stands for the default. Clients whose requests find no room get
  * BUSY, or are read from more slowly. */
 typedef struct dkv_host_limits {
-    uint32_t requests;       /* of clients, under way: from 16, default and maximum 65,536 */
-    uint32_t segment_bytes;  /* of the log's files, see dkv_store_options: 64 MiB */
-    uint64_t request_bytes;  /* keys and values of the requests under way: 64 MiB */
-    uint64_t received_bytes; /* come in and not yet handled, over all connections: 512 MiB */
-    uint64_t unsynced_bytes; /* applied, not yet on disk: 64 MiB */
+    uint32_t requests;          /* of clients, under way: from 16, default and maximum 65,536 */
+    uint32_t segment_bytes;     /* of the log's files, see dkv_store_options: 64 MiB */
+    uint64_t request_bytes;     /* keys and values of the requests under way: 64 MiB */
+    uint64_t received_bytes;    /* come in and not yet handled, over all connections: 512 MiB */
+    uint64_t unsynced_bytes;    /* applied, not yet on disk: 64 MiB */
+    uint64_t scrub_bytes_per_s; /* read to find damage, see dkv_store_options: 8 MiB */
 } dkv_host_limits;
 
 typedef struct dkv_host_options {

@@ -125,6 +125,7 @@ static int open_store(dkv_host *host, const dkv_host_options *options, dkv_store
         .boot_id = boot_id(),
         .segment_bytes = options->limits.segment_bytes,
         .unsynced_max_bytes = options->limits.unsynced_bytes,
+        .scrub_bytes_per_s = options->limits.scrub_bytes_per_s,
     };
     int err = dkv_store_open(&store_options, dkv_disk_run_now, host->disk, out, report);
     return err ? refuse_store(host, options, err, why) : DKV_OK;

@@ -16,6 +16,7 @@ struct dkv_node {
     uint64_t facts_handed; /* trust changes handed to the store */
     int64_t facts_due_ns;  /* when to hand in the rest: later, after the store has refused */
     int64_t full_retry_ns; /* when to ask a full disk again */
+    uint64_t scrub_ms;     /* wall clock at the end of the last scrub pass; 0: none yet */
     uint32_t jobs_out;
     bool counted; /* this start is durably counted */
     bool ready;   /* to coordinate writes */
@@ -170,6 +171,8 @@ static void take_store_events(dkv_node *node, const dkv_moment *at) {
                                "last good sync is not confirmed; the node stops");
         } else if (event.kind == DKV_STORE_DAMAGED) {
             record_damaged(node, at, event.cookie);
+        } else if (event.kind == DKV_STORE_SCRUBBED) {
+            node->scrub_ms = at->wall_ms;
         } else if (event.cookie >= DKV_REPLICA_COOKIE_END) {
             facts_stored(node, at, &event);
         } else {
@@ -279,6 +282,7 @@ void dkv_node_status_get(const dkv_node *node, dkv_node_status *out) {
         .failed = counts.failed,
         .shares = node->shares.n,
         .shares_in_sync = node->trust.n_in_sync,
+        .scrub_ms = node->scrub_ms,
     };
     dkv_store_stats_get(node->store, &out->store);
     dkv_replica_heal_status(node->replica, &out->heal);

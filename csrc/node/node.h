@@ -89,6 +89,7 @@ typedef struct dkv_node_status {
     uint32_t requests;            /* under way */
     uint64_t gets, puts, deletes; /* client requests answered since the start */
     uint64_t failed;              /* among them, with an error other than NOT_FOUND */
+    uint64_t scrub_ms; /* when the last scrub pass ended, since 1970; 0: none since the start */
     dkv_store_stats store;
     dkv_heal_status heal;
     uint32_t shares;         /* token ranges that this node replicates */

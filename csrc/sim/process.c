@@ -79,6 +79,8 @@ dkv_store_options dkv_sim_store_options(const dkv_sim_node *sn, uint64_t new_sto
                                .unsynced_max_bytes = world->options.unsynced_max_bytes,
                                .durability = world->options.durability,
                                .interval_ms = world->options.interval_ms,
+                               .scrub_bytes_per_s = world->options.scrub_bytes_per_s,
+                               .scrub_interval_ms = world->options.scrub_interval_ms,
                                .boot_id = sn->boots + 1};
 }
 

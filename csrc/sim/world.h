@@ -47,6 +47,8 @@ typedef struct dkv_world_options {
     dkv_durability durability;
     uint32_t interval_ms; /* 0 = 100 */
     uint32_t hints_max;   /* of a node, see dkv_node_options */
+    uint64_t scrub_bytes_per_s;
+    uint32_t scrub_interval_ms;
     bool acquainted; /* the nodes know each other's stores, which are in sync, as in a cluster that
                         has run for a while; otherwise all of them have to meet first */
     bool keep_trace; /* keep the entries of the trace, not only its hash */

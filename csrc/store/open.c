@@ -111,6 +111,7 @@ static dkv_store *store_new(const dkv_store_options *options) {
     store->append.segment_bytes =
         options->segment_bytes ? options->segment_bytes : DEFAULT_SEGMENT_BYTES;
     dkv_space_init(&store->space, store->append.segment_bytes);
+    dkv_scrub_init(&store->scrub, options->scrub_bytes_per_s, options->scrub_interval_ms);
     store->unsynced_max_bytes =
         options->unsynced_max_bytes ? options->unsynced_max_bytes : DEFAULT_UNSYNCED_BYTES;
     return store;
@@ -263,6 +264,7 @@ static int drain(dkv_store *store, dkv_disk_run run, void *disk) {
 int dkv_store_close_clean(dkv_store *store, dkv_disk_run run, void *disk) {
     assert(!store->append.write_out && !store->append.sync_out && !store->meta.out);
     assert(!store->merge.read_out && !store->merge.removing && store->reads.jobs_out == 0);
+    assert(!store->scrub.read_out);
     store->append.interval_ns = 0; /* syncs wait no longer */
     dkv_store_retry(store);
     int err = drain(store, run, disk);

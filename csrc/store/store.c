@@ -12,6 +12,7 @@ void dkv_store_del(dkv_store *store) {
     dkv_meta_free(&store->meta);
     dkv_reads_free(&store->reads);
     dkv_merge_free(&store->merge);
+    dkv_scrub_free(&store->scrub);
     dkv_segments_free(&store->segments);
     dkv_buf_free(&store->damaged_tokens);
     free(store);
@@ -208,10 +209,13 @@ int dkv_store_next(const dkv_store *store, dkv_key_hash from, dkv_key_hash *hash
 
 void dkv_store_tick(dkv_store *store, int64_t now_ns) {
     store->append.now_ns = now_ns;
+    dkv_scrub_tick(&store->scrub, now_ns);
 }
 
 int64_t dkv_store_next_timer(const dkv_store *store) {
-    return dkv_append_next_timer(&store->append);
+    int64_t append_ns = dkv_append_next_timer(&store->append);
+    int64_t scrub_ns = dkv_scrub_next_timer(store);
+    return append_ns < scrub_ns ? append_ns : scrub_ns;
 }
 
 dkv_disk_job *dkv_store_next_job(dkv_store *store) {
@@ -226,6 +230,7 @@ dkv_disk_job *dkv_store_next_job(dkv_store *store) {
     if (!job) job = dkv_merge_next_job(store);
     /* What merge has just appended leaves at once. */
     if (!job) job = dkv_append_next_job(append);
+    if (!job) job = dkv_scrub_next_job(store);
     return job;
 }
 
@@ -257,6 +262,8 @@ void dkv_store_job_done(dkv_store *store, dkv_disk_job *job) {
         dkv_meta_job_done(&store->meta);
     } else if (dkv_merge_is_job(&store->merge, job)) {
         dkv_merge_job_done(store, job);
+    } else if (job == &store->scrub.read_job) {
+        dkv_scrub_job_done(store);
     } else if (dkv_reads_job_done(&store->reads, job, dkv_store_id(store))) {
         read_met_damage(store, job);
     }
@@ -284,6 +291,10 @@ bool dkv_store_next_event(dkv_store *store, dkv_store_event *out) {
         return true;
     }
     if (next_damaged(store, out)) return true;
+    if (dkv_scrub_next_pass(&store->scrub)) {
+        *out = (dkv_store_event){.kind = DKV_STORE_SCRUBBED};
+        return true;
+    }
     if (store->append.failed || store->meta.failed) {
         *out = (dkv_store_event){.kind = DKV_STORE_FAILED, .err = DKV_ERR_IO};
         bool told = store->failure_told;
@@ -313,5 +324,7 @@ void dkv_store_stats_get(const dkv_store *store, dkv_store_stats *out) {
         .damaged_records = store->damaged_records,
         .merged_bytes = store->merge.merged_bytes,
         .syncs = store->append.syncs,
+        .scrub_passes = store->scrub.passes,
+        .scrubbed_bytes = store->scrub.scrubbed_bytes,
     };
 }

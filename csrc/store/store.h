@@ -43,6 +43,8 @@ typedef struct dkv_store_options {
     dkv_durability durability;
     uint32_t interval_ms; /* with INTERVAL, from 1 to DKV_INTERVAL_MAX_MS; else unused */
     uint64_t boot_id;     /* of the running machine, another one after each boot; 0: not known */
+    uint64_t scrub_bytes_per_s; /* that scrub reads at most, see scrub.h; 0 = 8 MiB */
+    uint32_t scrub_interval_ms; /* from the end of one pass to the next; 0 = a day */
 } dkv_store_options;
 
 /* What opening found. */
@@ -122,9 +124,10 @@ int dkv_store_peek(const dkv_store *store, dkv_key_hash hash, dkv_store_entry *o
  * NOT_FOUND at once, without an event, if the index has none; NO_MEMORY and BUSY (too many reads
  * under way) likewise.
  *
- * A record that turns out damaged, by a read or by merge, leaves the index: the event
- * DKV_STORE_DAMAGED tells its token, and the same version can be applied again. Until then the
- * store is not in sync for this token: it no longer knows the key. */
+ * A record that turns out damaged, by a read, by merge or by scrub, which reads the whole log in
+ * the background from time to time, leaves the index: the event DKV_STORE_DAMAGED tells its token,
+ * and the same version can be applied again. Until then the store is not in sync for this token: it
+ * no longer knows the key. */
 int dkv_store_read(dkv_store *store, dkv_slice key, dkv_key_hash hash, uint64_t cookie);
 
 /* Number and digest of the records in the token range [first, last], O(log n): equal ranges of two
@@ -143,7 +146,7 @@ int dkv_store_next(const dkv_store *store, dkv_key_hash from, dkv_key_hash *hash
 
 /* ---- disk and events ---- */
 
-/* Time has passed. Needed with DKV_DURABILITY_INTERVAL, before next_job. */
+/* Time has passed. Needed before next_job, for DKV_DURABILITY_INTERVAL and for scrub. */
 void dkv_store_tick(dkv_store *store, int64_t now_ns);
 
 /* When the next tick is due, INT64_MAX if none is. */
@@ -157,11 +160,12 @@ dkv_disk_job *dkv_store_next_job(dkv_store *store);
 void dkv_store_job_done(dkv_store *store, dkv_disk_job *job);
 
 typedef enum dkv_store_event_kind {
-    DKV_STORE_DURABLE, /* the apply or set_facts of `cookie` is confirmed, or err says why not */
-    DKV_STORE_READ,    /* the read of `cookie` ended */
-    DKV_STORE_FAILED,  /* a SYNC failed: nothing more is promised, the process must exit */
-    DKV_STORE_DAMAGED, /* a record was lost to damage: `cookie` is the token of its key, or 0 if
-                          memory was short */
+    DKV_STORE_DURABLE,  /* the apply or set_facts of `cookie` is confirmed, or err says why not */
+    DKV_STORE_READ,     /* the read of `cookie` ended */
+    DKV_STORE_FAILED,   /* a SYNC failed: nothing more is promised, the process must exit */
+    DKV_STORE_DAMAGED,  /* a record was lost to damage: `cookie` is the token of its key, or 0 if
+                           memory was short */
+    DKV_STORE_SCRUBBED, /* a scrub pass has ended: it has read every record */
 } dkv_store_event_kind;
 
 typedef struct dkv_store_event {
@@ -188,6 +192,8 @@ typedef struct dkv_store_stats {
     uint64_t damaged_records; /* found at open and since */
     uint64_t merged_bytes;    /* copied by merge since open */
     uint64_t syncs;           /* since open */
+    uint64_t scrub_passes;    /* ended since open, with every record read */
+    uint64_t scrubbed_bytes;  /* read by scrub since open */
 } dkv_store_stats;
 
 void dkv_store_stats_get(const dkv_store *store, dkv_store_stats *out);

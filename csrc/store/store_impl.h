@@ -7,6 +7,7 @@
 #include "store/merge.h"
 #include "store/meta.h"
 #include "store/reads.h"
+#include "store/scrub.h"
 #include "store/space.h"
 #include "store/store.h"
 
@@ -17,6 +18,7 @@ struct dkv_store {
     dkv_meta meta;
     dkv_reads reads;
     dkv_merge merge;
+    dkv_scrub scrub;
     dkv_space space;
     uint64_t unsynced_max_bytes;
     uint64_t tombstones;

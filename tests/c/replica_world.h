@@ -78,6 +78,7 @@ static uint64_t delivered_bytes[KINDS];         /* of them, to all */
 static answer answers[ANSWERS_MAX];
 static uint64_t n_asked;
 static uint32_t hints_max;               /* of nodes that start from now on */
+static uint32_t scrub_interval_ms;       /* likewise; 0: a day */
 static char last_detail[DKV_DETAIL_MAX]; /* of the last answer */
 static char last_error[DKV_DETAIL_MAX];  /* that a node has logged */
 
@@ -312,7 +313,8 @@ static inline void start(int i) {
     node *n = &nodes[i];
     dkv_store_options options = {.cluster = "test",
                                  .node_id = map->members[i].id,
-                                 .new_store_id = (uint64_t)(i + 1 + 16 * (int)n->wipes) << 32};
+                                 .new_store_id = (uint64_t)(i + 1 + 16 * (int)n->wipes) << 32,
+                                 .scrub_interval_ms = scrub_interval_ms};
     dkv_store_report report;
     dkv_store *store;
     CHECK(dkv_store_open(&options, dkv_sim_disk_run, n->disk, &store, &report) == DKV_OK);

@@ -37,6 +37,7 @@ typedef struct world {
     uint64_t n_refused; /* confirmations that said NO_SPACE */
     uint64_t reads_out;
     uint64_t damaged_events;
+    uint64_t scrub_events;
     bool failed;   /* DKV_STORE_FAILED was seen */
     bool may_lose; /* a test damaged the disk: keys may be missing */
 
@@ -169,6 +170,7 @@ static inline void world_events(world *w) {
             CHECK(w->may_lose);
             w->damaged_events++;
             break;
+        case DKV_STORE_SCRUBBED: w->scrub_events++; break;
         }
     }
 }

@@ -177,6 +177,27 @@ static void damaged_record_is_fetched(void) {
     teardown();
 }
 
+/* Bits that flip at rest are found by the scrub of the node itself, and what is lost by them is
+ * fetched from another replica, with no read by any client. */
+static void rotten_record_is_fetched_unasked(void) {
+    scrub_interval_ms = 240;
+    setup_replicas();
+    scrub_interval_ms = 0;
+    ADVANCE_UNTIL(is_at_peace());
+    put_numbered(0, 50, "some value", DKV_LEVEL_ALL);
+    uint64_t gets = status_of(owner).gets;
+    ADVANCE_UNTIL(status_of(owner).scrub_ms > 0);
+    while (status_of(owner).store.damaged_records == 0) {
+        CHECK(dkv_sim_disk_flip_any(nodes[owner].disk, NULL) == DKV_OK);
+        uint64_t passes = status_of(owner).store.scrub_passes;
+        ADVANCE_UNTIL(status_of(owner).store.scrub_passes >= passes + 2);
+    }
+    ADVANCE_UNTIL(is_at_peace());
+    CHECK(is_converged() && status_of(owner).store.records == 50);
+    CHECK(status_of(owner).in_sync && status_of(owner).gets == gets);
+    teardown();
+}
+
 /* Random records behind the replicas' backs, older and newer, values and deletions: the newest of
  * each key is everywhere afterwards, and what moved is what differed. */
 static void random_divergence_heals(void) {
@@ -455,6 +476,7 @@ static const check_test tests[] = {
     CHECK_TEST(absent_replica_keeps_replaced_disk_out_of_sync),
     CHECK_TEST(too_many_hints_become_dirty_shares),
     CHECK_TEST(damaged_record_is_fetched),
+    CHECK_TEST(rotten_record_is_fetched_unasked),
     CHECK_TEST(random_divergence_heals),
     CHECK_TEST(equal_stores_move_nothing),
     CHECK_TEST(stop_ends_healing),
