@@ -54,6 +54,7 @@ static const char help[] =
     "    receive_memory: 512 MiB  # come in, not yet looked at; 32 MiB to 64 GiB\n"
     "    write_memory: 64 MiB     # not yet on disk; 8 MiB to 1 GiB\n"
     "    segment: 64 MiB          # size of a file of the log; 4 MiB to 1 GiB\n"
+    "    scrub: 8 MiB             # read each second to find damage; 1 MiB to 1 GiB\n"
     "  timing: {attempt_ms: 40, connect_ms: 500, ping_ms: 250, silence_ms: 1500, retry_ms: 250,\n"
     "           idle_ms: 60000}   # milliseconds\n"
     "\n"

@@ -162,6 +162,7 @@ BAD = [
     ("data: n1", "data: n1\nlimits: {segment: 64 MB}", 5, "segment", "B, KiB, MiB or GiB"),
     ("data: n1", "data: n1\nlimits: {segment: 1}", 5, "segment", "from 4 MiB to 1024 MiB"),
     ("data: n1", "data: n1\nlimits: {segment: 2 GiB}", 5, "segment", "from 4 MiB to 1024 MiB"),
+    ("data: n1", "data: n1\nlimits: {scrub: 1 KiB}", 5, "scrub", "from 1 MiB to 1024 MiB"),
     ("data: n1", "data: n1\nlimits: {request_memory: 7 MiB}", 5, "request_memory", "from 8 MiB"),
     ("data: n1", "data: n1\nlimits: {receive_memory: ''}", 5, "receive_memory", "from 32 MiB"),
     ("data: n1", "data: n1\nlimits: {write_memory: 99 TiB}", 5, "write_memory", "from 8 MiB"),
