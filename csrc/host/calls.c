@@ -202,14 +202,15 @@ static void fill_share(const dkv_host *host, uint32_t i, Dkv__V1__Share *to) {
 
 static void fill_shares_reply(const dkv_host *host, Dkv__V1__SharesReply *to) {
     const dkv_trust *trust = dkv_node_trust(host->node);
-    dkv_store_stats stats;
-    dkv_store_stats_get(dkv_node_store(host->node), &stats);
+    dkv_node_status status;
+    dkv_node_status_get(host->node, &status);
     dkv__v1__shares_reply__init(to);
     to->node_id = trust->map->members[trust->self].id;
     to->epoch = trust->map->epoch;
     to->map_digest = trust->map_digest;
     to->store_id = trust->store_id;
-    to->tombstones = stats.tombstones;
+    to->tombstones = status.store.tombstones;
+    to->scrubbed_ms = status.scrub_ms;
 }
 
 /* The shares that begin at `first` or later, as many as a reply may have. */
