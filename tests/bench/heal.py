@@ -79,8 +79,11 @@ def cost_of_question(client):
     return (bytes_carried() - before) // QUESTIONS
 
 
-def healing_time(client, cluster, node):
-    """Starts `node`; seconds until all are identical, and the bytes moved."""
+def healing_time(client, cluster, node, question):
+    """Starts `node`; seconds until all are identical, and the bytes moved.
+
+    `question` is what a look at the status costs, measured while nothing else moved.
+    """
     before, begin, questions = bytes_carried(), time.monotonic(), 1
     start = threading.Thread(target=cluster.start, args=[node])
     start.start()
@@ -91,34 +94,34 @@ def healing_time(client, cluster, node):
         time.sleep(POLL_S)
     took, moved = time.monotonic() - begin, bytes_carried() - before
     start.join()
-    return took, moved - questions * cost_of_question(client)
+    return took, moved - questions * question
 
 
 @contextlib.contextmanager
-def filled(count, size) -> Iterator[tuple[dkv.Cluster, "dkv.Client"]]:
-    """A cluster that holds `count` values of `size` bytes."""
+def filled(count, size) -> Iterator[tuple[dkv.Cluster, "dkv.Client", int]]:
+    """A cluster that holds `count` values of `size` bytes, and the cost of a question to it."""
     with dkv.Cluster(3, 3) as cluster, cluster.client() as client:
         put_all(client, keys(count), b"v" * size)
-        yield cluster, client
+        yield cluster, client, cost_of_question(client)
 
 
 def wiped(count, size):
     """A node comes back with an empty disk."""
-    with filled(count, size) as (cluster, client):
+    with filled(count, size) as (cluster, client, question):
         cluster.kill("n3")
         cluster.wipe("n3")
-        return healing_time(client, cluster, "n3")
+        return healing_time(client, cluster, "n3", question)
 
 
 def divergent(count, size, others_restart):
     """A node has missed a thousandth of the values; the others may have forgotten that."""
-    with filled(count, size) as (cluster, client):
+    with filled(count, size) as (cluster, client, question):
         cluster.kill("n3")
         put_all(client, keys(count)[::1000], b"w" * (size + 1), write="quorum")
         for node in ("n1", "n2") if others_restart else ():
             cluster.kill(node)
             cluster.start(node)
-        return healing_time(client, cluster, "n3")
+        return healing_time(client, cluster, "n3", question)
 
 
 def main():
