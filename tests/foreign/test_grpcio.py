@@ -202,6 +202,10 @@ def test_a_write_without_a_replica_is_unavailable_and_names_it(cluster3, kv, d, 
     kv.Put(d.PutRequest(key=b"key", value=b"before"))
     cluster3.kill("n3")
     try:
+        # Until the others have noticed, a write is begun, and unknown.
+        begun = d.PutRequest(key=b"other", value=b"value")
+        while refused(grpc.StatusCode.UNAVAILABLE, kv.Put, begun).outcome == d.OUTCOME_UNKNOWN:
+            pass
         error = refused(
             grpc.StatusCode.UNAVAILABLE, kv.Put, d.PutRequest(key=b"key", value=b"after")
         )
