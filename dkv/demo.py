@@ -107,7 +107,7 @@ class Story:
         self.console = console
         self.cluster = cluster
         self.client = client
-        self.library = library
+        self.stdlib = library
         self.broken: list[str] = []
 
     def tell(self, start_s: float) -> None:
@@ -133,22 +133,22 @@ class Story:
 
     def store_everything(self) -> None:
         """Puts in batches, then some one at a time."""
-        sizes = self.library.sizes
+        sizes = self.stdlib.sizes
         self.title("Store the Python standard library")
-        self.say(f"{len(sizes):,} values from {self.library.root},")
+        self.say(f"{len(sizes):,} values from {self.stdlib.root},")
         self.say(f"of {min(sizes.values())} to exactly {max(sizes.values()):,} bytes.")
         started = time.monotonic()
         for chunk in self.progress("storing"):
-            self.client.put_many({key: self.library.value(key) for key in chunk})
+            self.client.put_many({key: self.stdlib.value(key) for key in chunk})
         self.say_rate("Stored", "puts", time.monotonic() - started)
         self.say(f"A put is confirmed when it is on the disks of all {REPLICATION} replicas.")
-        sample = [(key, self.library.value(key)) for key in self.library.sample(SINGLE_CALLS)]
+        sample = [(key, self.stdlib.value(key)) for key in self.stdlib.sample(SINGLE_CALLS)]
         self.say_latency("puts", [_timed(self.client.put, *pair) for pair in sample])
 
     def refuse_what_is_too_large(self) -> None:
         """Values above the limit."""
         reason = ""
-        for key, path in self.library.too_large.items():
+        for key, path in self.stdlib.too_large.items():
             try:
                 self.client.put(key, path.read_bytes())
                 self.fail(f"{key} has more than {VALUE_MAX:,} bytes, but was stored")
@@ -162,7 +162,7 @@ class Story:
         """Keys of each node, compared with the ring."""
         self.title("Where the values are")
         ring = self.cluster.ring
-        expected = Counter(node for key in self.library.sizes for node in ring.replicas(key))
+        expected = Counter(node for key in self.stdlib.sizes for node in ring.replicas(key))
         shares = ring.replica_shares()
         table = Table(box=None, padding=(0, 3, 0, 0))
         table.add_column(f"{INDENT}node")
@@ -170,7 +170,7 @@ class Story:
             table.add_column(name, justify="right")
         held_by = self.keys_held()
         for node, held in held_by.items():
-            share = f"{held / len(self.library.sizes):.1%}"
+            share = f"{held / len(self.stdlib.sizes):.1%}"
             table.add_row(f"{INDENT}{node}", f"{held:,}", share, f"{shares[node]:.1%}")
         self.console.print(table)
         if held_by == expected:
@@ -192,29 +192,29 @@ class Story:
         for chunk in self.progress("reading"):
             values = self.client.get_many(chunk, read=level)
             wrong += sum(
-                value != self.library.value(key) for key, value in zip(chunk, values, strict=True)
+                value != self.stdlib.value(key) for key, value in zip(chunk, values, strict=True)
             )
         seconds = time.monotonic() - started
         if wrong:
-            self.fail(f"{wrong:,} of {len(self.library.sizes):,} values are missing or different")
+            self.fail(f"{wrong:,} of {len(self.stdlib.sizes):,} values are missing or different")
         else:
-            self.say(f"All {len(self.library.sizes):,} values are there, identical byte for byte.")
+            self.say(f"All {len(self.stdlib.sizes):,} values are there, identical byte for byte.")
         self.say_rate("Read and compared", "gets", seconds)
 
     def time_single_gets(self) -> None:
         """Gets one at a time."""
-        sample = self.library.sample(SINGLE_CALLS)
+        sample = self.stdlib.sample(SINGLE_CALLS)
         self.say_latency("gets", [_timed(self.client.get, key) for key in sample])
 
     def write_while_it_is_dead(self) -> None:
         """Puts that need the dead node are refused; a majority suffices where that is wanted."""
         self.title(f"Write while {VICTIM} is dead")
         ring = self.cluster.ring
-        key = next(key for key in self.library.sizes if VICTIM in ring.replicas(key))
+        key = next(key for key in self.stdlib.sizes if VICTIM in ring.replicas(key))
         self.say(f"{key} belongs to {', '.join(ring.replicas(key))}. Put it:")
         started = time.monotonic()
         try:
-            self.client.put(key, self.library.value(key))
+            self.client.put(key, self.stdlib.value(key))
             self.fail(f"a put of {key} succeeded although {VICTIM} is dead")
         except UnavailableError as error:
             self.say(f"Refused after {_ms(time.monotonic() - started)}, {error.outcome}: {error}.")
@@ -230,7 +230,7 @@ class Story:
 
     def put_sample(self, level: Level) -> dict[str, Error]:
         """Puts some values again, tells how many were refused, and returns their errors."""
-        values = {key: self.library.value(key) for key in self.library.sample(SINGLE_CALLS)}
+        values = {key: self.stdlib.value(key) for key in self.stdlib.sample(SINGLE_CALLS)}
         results = self.client.put_many(values, write=level, errors="return")
         refused = {
             key: result
@@ -247,7 +247,7 @@ class Story:
         self.cluster.start(VICTIM)
         self.say(f"It answers after {_ms(time.monotonic() - started)}.")
         held = self.keys_held()[VICTIM]
-        before = sum(VICTIM in self.cluster.ring.replicas(key) for key in self.library.sizes)
+        before = sum(VICTIM in self.cluster.ring.replicas(key) for key in self.stdlib.sizes)
         self.say(f"On its disk it found {held:,} keys; before it was killed it held {before:,}.")
         if held != before:
             self.fail(f"{VICTIM} has {held} keys after the restart instead of {before}")
@@ -276,7 +276,7 @@ class Story:
 
     def say_rate(self, done: str, calls: str, seconds: float) -> None:
         """Tells how fast a pass over all values was."""
-        n, size = len(self.library.sizes), sum(self.library.sizes.values()) / 1e6
+        n, size = len(self.stdlib.sizes), sum(self.stdlib.sizes.values()) / 1e6
         self.say(
             f"{done} {size:.1f} MB in {seconds:.1f} s: "
             f"{n / seconds:,.0f} {calls}/s, {size / seconds:.1f} MB/s."
@@ -293,8 +293,8 @@ class Story:
         columns = (TextColumn(INDENT + "{task.description}"), BarColumn(), TaskProgressColumn())
         hidden = not self.console.is_terminal
         with Progress(*columns, console=self.console, transient=True, disable=hidden) as bar:
-            task = bar.add_task(verb, total=len(self.library.sizes))
-            for chunk in self.library.chunks():
+            task = bar.add_task(verb, total=len(self.stdlib.sizes))
+            for chunk in self.stdlib.chunks():
                 yield chunk
                 bar.advance(task, len(chunk))
 

@@ -50,16 +50,6 @@ void dkv_heal_hint(dkv_heal *heal, uint16_t peer, uint64_t token) {
     wake_at(heal, p->not_before_ns);
 }
 
-/* Calls for each share and each other replica of it. */
-static void each_pair(dkv_heal *heal, void (*call)(dkv_heal *heal, uint16_t peer, uint32_t share)) {
-    for (uint32_t i = 0; i < heal->shares->n; i++) {
-        for (unsigned k = 0; k < heal->shares->replication; k++) {
-            uint16_t member = heal->shares->all[i].list[k];
-            if (is_other(heal, member)) call(heal, member, i);
-        }
-    }
-}
-
 static void share_lost(dkv_heal *heal, uint32_t share) {
     heal->compared[share] = 0;
     for (unsigned k = 0; k < heal->shares->replication; k++) {
@@ -82,9 +72,13 @@ void dkv_heal_lost_all(dkv_heal *heal) {
 
 /* ---- life ---- */
 
-static void count_shared(dkv_heal *heal, uint16_t peer, uint32_t share) {
-    (void)share;
-    heal->peers[peer].n_shared++;
+static void count_shared(dkv_heal *heal) {
+    for (uint32_t i = 0; i < heal->shares->n; i++) {
+        for (unsigned k = 0; k < heal->shares->replication; k++) {
+            uint16_t member = heal->shares->all[i].list[k];
+            heal->peers[member].n_shared += is_other(heal, member);
+        }
+    }
 }
 
 /* A node that starts again compares everything: what it had noted is lost. */
@@ -110,7 +104,7 @@ int dkv_heal_new(dkv_replica *replica, uint64_t seed, uint32_t hints_max, dkv_he
         dkv_heal_del(heal);
         return DKV_ERR_NO_MEMORY;
     }
-    each_pair(heal, count_shared);
+    count_shared(heal);
     set_first_rounds(heal);
     *out = heal;
     return DKV_OK;
@@ -179,8 +173,7 @@ static void begin(dkv_heal *heal, const dkv_moment *at, uint16_t peer) {
     go_on(heal, at, peer);
 }
 
-/* Once the share has been compared with every other replica it is in sync. */
-static void note_compared(dkv_heal *heal, const dkv_moment *at, uint16_t peer, uint32_t share) {
+void dkv_heal_share_compared(dkv_heal *heal, const dkv_moment *at, uint16_t peer, uint32_t share) {
     dkv_trust *trust = heal->replica->options.trust;
     if (trust->states[share] == DKV_SHARE_IN_SYNC) return;
     int mine = dkv_share_place(heal->shares, share, heal->replica->options.self);
@@ -201,21 +194,12 @@ void dkv_heal_share_moved(dkv_heal *heal, uint16_t peer, uint32_t share) {
     }
 }
 
-void dkv_heal_share_done(dkv_heal *heal, const dkv_moment *at, uint16_t peer, uint32_t share,
-                         bool whole) {
-    if (whole) note_compared(heal, at, peer, share);
-}
-
 /* ---- events ---- */
 
 /* Writes that `peer` coordinated when it went may have reached some replicas only. */
 static void peer_went(dkv_heal *heal, uint16_t peer) {
     for (uint32_t i = 0; i < heal->shares->n; i++) {
-        if (dkv_share_place(heal->shares, i, peer) < 0) continue;
-        for (unsigned k = 0; k < heal->shares->replication; k++) {
-            uint16_t member = heal->shares->all[i].list[k];
-            if (is_other(heal, member) && member != peer) dkv_heal_dirty(heal, member, i);
-        }
+        if (dkv_share_place(heal->shares, i, peer) >= 0) dkv_heal_share_moved(heal, peer, i);
     }
 }
 

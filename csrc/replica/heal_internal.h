@@ -49,9 +49,8 @@ void dkv_heal_dirty(dkv_heal *heal, uint16_t peer, uint32_t share);
  * itself, as its disk was full, and so compared too early. */
 void dkv_heal_share_moved(dkv_heal *heal, uint16_t peer, uint32_t share);
 
-/* The session has finished with the share; `whole`: all of it was compared. */
-void dkv_heal_share_done(dkv_heal *heal, const dkv_moment *at, uint16_t peer, uint32_t share,
-                         bool whole);
+/* All of the share was compared. With every other replica so, it is in sync. */
+void dkv_heal_share_compared(dkv_heal *heal, const dkv_moment *at, uint16_t peer, uint32_t share);
 
 /* ---- session.c ---- */
 

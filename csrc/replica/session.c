@@ -108,8 +108,8 @@ static void take_off(session *s, const dkv_moment *at, uint32_t share) {
     if (marks & MARK_MOVED) dkv_heal_share_moved(s->heal, s->peer, share);
     if (marks & (MARK_FAILED | MARK_SPOILT)) {
         dkv_heal_dirty(s->heal, s->peer, share);
-    } else {
-        dkv_heal_share_done(s->heal, at, s->peer, share, marks & MARK_WHOLE);
+    } else if (marks & MARK_WHOLE) {
+        dkv_heal_share_compared(s->heal, at, s->peer, share);
     }
 }
 

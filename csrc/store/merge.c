@@ -89,7 +89,7 @@ static void lose_rest(dkv_store *store, const dkv_segment *segment) {
     while (segment->live_bytes > 0 && dkv_index_page(&store->index, from, &entry, 1) == 1) {
         if (dkv_place_unpack(entry.place).slot == segment->slot) dkv_store_lose(store, &entry);
         from = entry.hash;
-        if (from.tag++ == UINT64_MAX && from.token++ == UINT64_MAX) break;
+        if (!dkv_key_hash_next(&from)) break;
     }
 }
 

@@ -111,7 +111,7 @@ static int write_entries(stream *s, const dkv_store *store, const uint32_t *slot
             if (err) return err;
         }
         from = page[n - 1].hash;
-        if (from.tag++ == UINT64_MAX && from.token++ == UINT64_MAX) break;
+        if (!dkv_key_hash_next(&from)) break;
     }
     return DKV_OK;
 }
