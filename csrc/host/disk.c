@@ -118,11 +118,11 @@ static void drain(dkv_disk *disk) {
     pthread_mutex_unlock(&disk->lock);
 }
 
-/* Changes of a file, in the owner's thread. Over bytes that a job under way may still read or sync
- * they wait for it, so that jobs take effect in order; a store does not do that while it runs. */
+/* Changes of a file, in the owner's thread. Over bytes that a job under way may still read they
+ * wait for it, so that jobs take effect in order; a store does not do that while it runs. A sync
+ * under way may well catch more than it has to. */
 static int perform_change(dkv_disk *disk, dkv_open_file *file, dkv_disk_job *job) {
-    bool behind_end = job->op == DKV_DISK_WRITE && job->offset >= file->size_bytes;
-    if (file->jobs_out > 0 && !behind_end) drain(disk);
+    if (file->jobs_out > 0 && job->offset < file->read_bytes) drain(disk);
     if (job->op == DKV_DISK_TRUNCATE) {
         if (ftruncate(file->fd, (off_t)job->offset)) return dkv_disk_err_of(errno);
         file->size_bytes = job->offset;
@@ -132,6 +132,13 @@ static int perform_change(dkv_disk *disk, dkv_open_file *file, dkv_disk_job *job
     uint64_t end = job->offset + job->len_bytes;
     if (!err && end > file->size_bytes) file->size_bytes = end;
     return err;
+}
+
+/* Keeps in mind how far the reads under way go. */
+static void note_read(dkv_open_file *file, const dkv_disk_job *job) {
+    uint64_t end = job->offset + job->len_bytes;
+    if (file->jobs_out == 0) file->read_bytes = 0;
+    if (end > file->read_bytes) file->read_bytes = end;
 }
 
 /* What is done at once: everything but syncs and reads. */
@@ -361,6 +368,7 @@ bool dkv_disk_submit(dkv_disk *disk, dkv_disk_job *job) {
     }
     if (job->op == DKV_DISK_SYNC) return submit_slow(disk, &disk->syncs, file, job);
     if (!disk->fault && dkv_disk_read_cached(file->fd, job)) return true;
+    note_read(file, job);
     return submit_slow(disk, &disk->reads, file, job);
 }
 

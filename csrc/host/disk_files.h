@@ -15,8 +15,9 @@ typedef struct dkv_open_file {
     int fd;
     uint64_t size_bytes;
     uint64_t last_use;
-    uint32_t jobs_out; /* submitted, performed by another thread */
-    bool removed;      /* no longer in the directory: closed when the last job is back */
+    uint64_t read_bytes; /* no read under way goes further */
+    uint32_t jobs_out;   /* submitted, performed by another thread */
+    bool removed;        /* no longer in the directory: closed when the last job is back */
 } dkv_open_file;
 
 typedef struct dkv_disk_files {

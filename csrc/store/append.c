@@ -61,12 +61,16 @@ void dkv_append_free(dkv_append *append) {
 
 /* ---- segments ---- */
 
+/* Nothing is left to do for the segment. */
+static bool is_finished(const dkv_segment *segment) {
+    bool durable = segment->synced == segment->end && !segment->shortened;
+    return segment->sealed && durable && segment->length == segment->end;
+}
+
 /* Moves `durable` and `syncing` on as far as syncs have come. */
 static void advance(dkv_append *append) {
     dkv_segment *segment = append->syncing;
-    while (segment && segment->sealed && segment->synced == segment->end) {
-        segment = segment->next;
-    }
+    while (segment && is_finished(segment)) segment = segment->next;
     append->syncing = segment;
     append->durable = segment ? segment->base + segment->synced : append->appended;
 }
@@ -252,6 +256,40 @@ bool dkv_append_next_decided(dkv_append *append, uint64_t *cookie, int *err) {
 
 /* ---- jobs ---- */
 
+/* How many zeros to write behind the chunk. Large writes gain nothing: their bytes would only be
+ * written twice. */
+static uint32_t room_ahead(const dkv_append *append, const dkv_chunk *chunk) {
+    uint64_t end = chunk->offset + chunk->bytes.len;
+    bool is_small = chunk->bytes.len <= append->ahead_bytes / 4;
+    bool fits = end + append->ahead_bytes <= append->segment_bytes;
+    bool wanted = is_small && fits && end > chunk->segment->length;
+    return wanted && !append->closing && !append->full ? append->ahead_bytes : 0;
+}
+
+/* Without memory for the zeros there are none. */
+static uint32_t add_room_ahead(const dkv_append *append, dkv_chunk *chunk) {
+    uint32_t room = room_ahead(append, chunk);
+    if (!room || dkv_buf_reserve(&chunk->bytes, room)) return 0;
+    memset(chunk->bytes.data + chunk->bytes.len, 0, room);
+    return room;
+}
+
+/* True if everything of the segment is written and its file is longer than that for good. A sync
+ * that is out has to be over first: it may be one of these bytes. */
+static bool is_too_long(const dkv_append *append, const dkv_segment *segment) {
+    bool complete = segment->written == segment->end && (segment->sealed || append->closing);
+    return complete && segment->length > segment->end && !append->sync_out;
+}
+
+static dkv_disk_job *next_truncate(dkv_append *append) {
+    const dkv_segment *segment = append->syncing;
+    if (append->write_out || !segment || !is_too_long(append, segment)) return NULL;
+    append->write_out = true;
+    append->write_job = (dkv_disk_job){
+        .op = DKV_DISK_TRUNCATE, .file = dkv_segment_file(segment), .offset = segment->end};
+    return &append->write_job;
+}
+
 static dkv_disk_job *next_write(dkv_append *append) {
     dkv_chunk *chunk = append->head;
     if (append->write_out || !chunk || chunk->segment != append->syncing) return NULL;
@@ -267,7 +305,7 @@ static dkv_disk_job *next_write(dkv_append *append) {
     chunk->closed = true;
     append->write_job.op = DKV_DISK_WRITE;
     append->write_job.offset = chunk->offset;
-    append->write_job.len_bytes = (uint32_t)chunk->bytes.len;
+    append->write_job.len_bytes = (uint32_t)chunk->bytes.len + add_room_ahead(append, chunk);
     append->write_job.data = chunk->bytes.data;
     return &append->write_job;
 }
@@ -281,7 +319,7 @@ static bool is_complete(const dkv_segment *segment) {
 static dkv_disk_job *next_sync(dkv_append *append) {
     dkv_segment *segment = append->syncing;
     if (append->sync_out || !segment || !segment->created) return NULL;
-    bool data_due = segment->written > segment->synced;
+    bool data_due = segment->written > segment->synced || segment->shortened;
     if (segment->dir_synced && (!data_due || append->write_out)) return NULL;
     bool early = append->now_ns < append->sync_due_ns && !is_complete(segment);
     if (segment->dir_synced && append->interval_ns && early) return NULL;
@@ -312,16 +350,36 @@ dkv_disk_job *dkv_append_next_job(dkv_append *append) {
     if (append->failed) return NULL;
     dkv_disk_job *job = sync_is_overdue(append) ? next_sync(append) : NULL;
     if (!job) job = next_write(append);
+    if (!job) job = next_truncate(append);
     if (!job) job = next_sync(append);
     return job;
+}
+
+/* There may be space for the records without room behind them. */
+static void no_space(dkv_append *append) {
+    append->full = true;
+    append->retry = append->write_job.len_bytes > append->head->bytes.len;
+    if (!append->retry) append->refused = append->appended;
+}
+
+static void truncate_done(dkv_append *append, dkv_segment *segment) {
+    int err = append->write_job.err;
+    append->failed = err && err != DKV_ERR_NO_SPACE; /* then the zeros stay, and do no harm */
+    segment->length = segment->end;
+    segment->shortened = true;
 }
 
 static void write_done(dkv_append *append) {
     dkv_chunk *chunk = append->head;
     append->write_out = false;
+    if (append->write_job.op == DKV_DISK_TRUNCATE) {
+        truncate_done(append, append->syncing);
+        return;
+    }
+    uint32_t length = (uint32_t)append->write_job.offset + append->write_job.len_bytes;
+    if (length > chunk->segment->length) chunk->segment->length = length;
     if (append->write_job.err == DKV_ERR_NO_SPACE) {
-        append->full = true;
-        append->refused = append->appended;
+        no_space(append);
         return;
     }
     if (append->write_job.err) {
@@ -350,6 +408,7 @@ static void sync_done(dkv_append *append) {
         append->syncing->dir_synced = true;
     } else {
         append->syncing->synced = append->sync_upto;
+        append->syncing->shortened = false;
     }
     advance(append);
 }

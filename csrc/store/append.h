@@ -16,7 +16,10 @@
  * 4. With an interval a record is confirmed as soon as it is written. Writing never waits for a
  * SYNC then, but at the border of two segments (rule 3); a SYNC begins no sooner than one interval
  *    after the one before, or when a segment is complete.
- * 5. A WRITE that finds no space keeps its chunk, in memory and readable, and is tried again after
+ * 5. A small WRITE at the end of the file puts zeros behind its records, and the next ones
+ * overwrite these: a SYNC that need not make the file longer costs half as much. When a segment is
+ * complete or the store closes, a TRUNCATE takes away what is left of them.
+ * 6. A WRITE that finds no space keeps its chunk, in memory and readable, and is tried again after
  *    dkv_append_retry. Whoever waits for it is told NO_SPACE once. */
 #ifndef DKV_STORE_APPEND_H
 #define DKV_STORE_APPEND_H
@@ -24,6 +27,7 @@
 #include "store/segments.h"
 
 #define DKV_CHUNK_BYTES 1048576u   /* a chunk that has as much takes no more records */
+#define DKV_AHEAD_BYTES 262144u    /* zeros written at once; to sync more holds records up */
 #define DKV_WAITERS_MAX (1u << 20) /* applies waiting for their confirmation */
 
 /* Consecutive bytes of one segment that no WRITE has put into the file yet. */
@@ -44,6 +48,7 @@ typedef struct dkv_append {
     const dkv_store_identity *identity; /* borrows */
     dkv_segments *segments;             /* borrows */
     uint32_t segment_bytes;             /* a segment is sealed at this size */
+    uint32_t ahead_bytes;               /* zeros written at once; 0: never */
     int64_t interval_ns;                /* 0: a record is confirmed when it is durable */
 
     dkv_segment *active;   /* takes records; NULL before the first */
@@ -63,6 +68,7 @@ typedef struct dkv_append {
     int64_t now_ns;      /* used with an interval only */
     int64_t sync_due_ns; /* no SYNC before */
 
+    bool closing;     /* the store closes: the file ends with its last record */
     bool full;        /* the last WRITE found no space */
     bool retry;       /* and may be tried again */
     uint64_t refused; /* log position: who waits for up to here has been refused space */

@@ -5,6 +5,7 @@
  *
  *     segment header                        256 bytes
  *     record, record, ...                   each padded with zeros to a multiple of 8 bytes
+ *     zeros                                 in the segment that grows: room for the next records
  *
  * Segment header:
  *      0  magic "dkv-log\n"      8

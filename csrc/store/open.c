@@ -110,6 +110,9 @@ static dkv_store *store_new(const dkv_store_options *options) {
     store->append.segments = &store->segments;
     store->append.segment_bytes =
         options->segment_bytes ? options->segment_bytes : DEFAULT_SEGMENT_BYTES;
+    uint32_t ahead = store->append.segment_bytes / 16;
+    if (ahead > DKV_AHEAD_BYTES) ahead = DKV_AHEAD_BYTES;
+    store->append.ahead_bytes = options->durability == DKV_DURABILITY_ALWAYS ? ahead : 0;
     dkv_space_init(&store->space, store->append.segment_bytes);
     dkv_scrub_init(&store->scrub, options->scrub_bytes_per_s, options->scrub_interval_ms);
     store->unsynced_max_bytes =
@@ -266,6 +269,7 @@ int dkv_store_close_clean(dkv_store *store, dkv_disk_run run, void *disk) {
     assert(!store->merge.read_out && !store->merge.removing && store->reads.jobs_out == 0);
     assert(!store->scrub.read_out);
     store->append.interval_ns = 0; /* syncs wait no longer */
+    store->append.closing = true;
     dkv_store_retry(store);
     int err = drain(store, run, disk);
     if (err) return err;

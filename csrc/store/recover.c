@@ -20,7 +20,7 @@ typedef struct found_segment {
 typedef struct gap {
     uint32_t found; /* index of the segment */
     uint32_t from;
-    uint32_t to;
+    uint32_t to; /* behind it there are only zeros */
 } gap;
 
 typedef struct recovery {
@@ -109,7 +109,7 @@ static int found_item(recovery *r, uint32_t at, const dkv_scan *scan, int item,
                       const dkv_log_record *record) {
     found_segment *found = &r->found[at];
     if (item == DKV_SCAN_GAP) {
-        gap here = {at, scan->item_at, scan->item_end};
+        gap here = {at, scan->item_at, scan->blank_at};
         return dkv_buf_append(&r->gaps, (dkv_slice){(const uint8_t *)&here, sizeof here});
     }
     confirm(found, record->synced_upto);

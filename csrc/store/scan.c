@@ -26,33 +26,33 @@ static int end_gap(dkv_scan *scan) {
     return DKV_SCAN_GAP;
 }
 
-/* Moves on by 8 bytes that begin no record. */
-static void skip(dkv_scan *scan) {
-    if (!scan->in_gap) scan->gap_at = scan->at.offset;
-    scan->in_gap = true;
+/* Moves on by 8 bytes, or what is left of them, that begin no record. */
+static void skip(dkv_scan *scan, const uint8_t *data) {
+    static const uint8_t blank[8];
     uint32_t left = scan->end - scan->at.offset;
-    scan->at.offset += left < 8 ? left : 8;
+    uint32_t len = left < 8 ? left : 8;
+    if (!scan->in_gap) scan->gap_at = scan->blank_at = scan->at.offset;
+    scan->in_gap = true;
+    scan->at.offset += len;
+    if (memcmp(data, blank, len) != 0) scan->blank_at = scan->at.offset;
 }
 
 int dkv_scan_next(dkv_scan *scan, dkv_log_record *record) {
     for (;;) {
         uint32_t left = scan->end - scan->at.offset;
         if (left == 0) return scan->in_gap ? end_gap(scan) : DKV_SCAN_END;
-        if (left < DKV_LOG_RECORD_HEADER_BYTES) {
-            skip(scan);
-            continue;
-        }
-        if (!has(scan, DKV_LOG_RECORD_HEADER_BYTES)) return DKV_SCAN_NEED;
+        bool has_header = left >= DKV_LOG_RECORD_HEADER_BYTES;
+        if (!has(scan, has_header ? DKV_LOG_RECORD_HEADER_BYTES : left)) return DKV_SCAN_NEED;
         const uint8_t *data = scan->window.data + (scan->at.offset - scan->window_at);
-        uint32_t length = dkv_log_plausible_length(data);
+        uint32_t length = has_header ? dkv_log_plausible_length(data) : 0;
         if (length == 0 || length > left) {
-            skip(scan);
+            skip(scan, data);
             continue;
         }
         if (!has(scan, length)) return DKV_SCAN_NEED;
         int err = dkv_log_decode(data, scan->at, record);
         if (err == DKV_ERR_DATA_LOSS) {
-            skip(scan);
+            skip(scan, data);
             continue;
         }
         if (err) return err;

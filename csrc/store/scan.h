@@ -12,7 +12,8 @@
 
 typedef enum dkv_scan_item {
     DKV_SCAN_RECORD, /* `record`, at scan->item_at; its slices borrow until the next call */
-    DKV_SCAN_GAP,    /* scan->item_at .. scan->item_end hold no valid record */
+    DKV_SCAN_GAP,    /* scan->item_at .. scan->item_end hold no valid record, and from
+                        scan->blank_at on only zeros */
     DKV_SCAN_NEED,   /* bytes are needed to go on */
     DKV_SCAN_END,
 } dkv_scan_item;
@@ -24,6 +25,7 @@ typedef struct dkv_scan {
     uint32_t item_end;
     bool in_gap;
     uint32_t gap_at;
+    uint32_t blank_at;
     dkv_buf window; /* bytes of the segment from window_at on */
     uint32_t window_at;
 } dkv_scan;

@@ -39,7 +39,7 @@ int dkv_segments_add(dkv_segments *segments, uint32_t number, dkv_segment **out)
 }
 
 void dkv_segments_adopt(dkv_segments *segments, dkv_segment *segment, uint32_t end) {
-    segment->end = segment->written = segment->synced = end;
+    segment->end = segment->written = segment->synced = segment->length = end;
     segment->created = segment->dir_synced = true;
     segments->log_bytes += end;
     dkv_segments_seal(segments, segment);
@@ -52,7 +52,7 @@ void dkv_segments_unseal(dkv_segments *segments, dkv_segment *segment) {
 
 void dkv_segments_cut(dkv_segments *segments, dkv_segment *segment, uint32_t end) {
     segments->log_bytes -= segment->end - end;
-    segment->end = segment->written = segment->synced = end;
+    segment->end = segment->written = segment->synced = segment->length = end;
 }
 
 void dkv_segments_drop(dkv_segments *segments, dkv_segment *segment) {

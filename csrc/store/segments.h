@@ -15,9 +15,11 @@ typedef struct dkv_segment {
     uint32_t end;     /* bytes appended, on disk or about to be */
     uint32_t written; /* bytes that a WRITE has put into the file */
     uint32_t synced;  /* bytes that survive a power loss */
+    uint32_t length;  /* of the file, at most: behind `written` it is filled with zeros */
     bool created;
     bool dir_synced;
     bool sealed;              /* takes no more records */
+    bool shortened;           /* by a TRUNCATE that no SYNC has followed yet */
     bool damaged;             /* recovery met damage in it: merged first */
     bool unreadable;          /* merge cannot read or remove it: left alone until the next start */
     uint64_t base;            /* log position of its first byte, see append.h */

@@ -130,7 +130,7 @@ static void full_disk_keeps_what_memory_outdates(void) {
     world *w = new_world(check_seed);
     w->max_value = 16000;
     CHECK(world_open(w) == DKV_OK);
-    write_and_settle(w, 300);
+    write_and_settle(w, 500);
     dkv_sim_disk_limit(w->disk, dkv_sim_disk_bytes(w->disk));
     write_some(w, 1000);
     world_settle(w);
@@ -368,6 +368,38 @@ static void later_record_is_refused(void) {
     CHECK(world_open(w) == DKV_ERR_PROTOCOL);
 }
 
+/* Bytes of all segment files. */
+static uint64_t segment_bytes(world *w) {
+    static dkv_disk_file files[1024];
+    uint64_t bytes = 0;
+    dkv_disk_job list = {.op = DKV_DISK_LIST, .data = (uint8_t *)files, .len_bytes = 1024};
+    CHECK(dkv_sim_disk_run(w->disk, &list) == DKV_OK);
+    for (uint32_t i = 0; i < list.done_bytes; i++) {
+        if (files[i].kind == DKV_FILE_SEGMENT) bytes += files[i].size_bytes;
+    }
+    return bytes;
+}
+
+/* Only the segment that grows has room behind its records, and none after a clean stop. */
+static void room_ahead_goes_again(void) {
+    world *w = new_world(check_seed);
+    w->max_value = 16000;
+    CHECK(world_open(w) == DKV_OK);
+    for (int part = 0; part < 2; part++) {
+        dkv_store_stats stats;
+        write_and_settle(w, 500);
+        dkv_store_stats_get(w->store, &stats);
+        CHECK(stats.segments > 1);
+        uint64_t room = segment_bytes(w) - stats.log_bytes;
+        CHECK(room <= w->options.segment_bytes / 16);
+        CHECK(dkv_store_close_clean(w->store, dkv_sim_disk_run, w->disk) == DKV_OK);
+        CHECK(segment_bytes(w) == stats.log_bytes);
+        world_stop(w, STOP_POWER);
+        CHECK(world_open(w) == DKV_OK && w->report.clean);
+    }
+    world_read_all(w);
+}
+
 /* After a clean stop the index comes from its snapshot; a damaged one is no loss. */
 static void snapshot_gives_the_same_index(void) {
     for (int damage = 0; damage < 3; damage++) {
@@ -393,6 +425,7 @@ static void snapshot_gives_the_same_index(void) {
 
 static const check_test tests[] = {
     CHECK_TEST(survives_any_life),
+    CHECK_TEST(room_ahead_goes_again),
     CHECK_TEST(survives_a_full_disk),
     CHECK_TEST(full_disk_keeps_what_memory_outdates),
     CHECK_TEST(crash_after_every_job),

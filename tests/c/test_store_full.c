@@ -1,6 +1,6 @@
 /* The store on a simulated disk that is full: merge neither spins nor gives up, and what it can
  * free without space it frees. */
-#include "store/log.h"
+#include "store/append.h"
 #include "store_world.h"
 
 static world *the_world;
@@ -246,10 +246,30 @@ static void unknown_record_is_left_alone(void) {
     CHECK(readings == 1 && dkv_sim_disk_flip(w->disk, first, 0, 0) == DKV_OK);
 }
 
+/* Where there is space for records and not for zeros behind them, the records are written. */
+static void room_ahead_gives_way(void) {
+    world *w = new_world(check_seed);
+    w->options.segment_bytes = 4 << 20;
+    world_stop(w, STOP_KILL);
+    CHECK(world_open(w) == DKV_OK);
+    CHECK(churn(w, 1, 1) == DKV_OK);
+    settle_counting_reads(w);
+    uint64_t room_end = stats_of(w).log_bytes + DKV_AHEAD_BYTES;
+    CHECK(dkv_sim_disk_bytes(w->disk) >= room_end);
+    dkv_sim_disk_limit(w->disk, dkv_sim_disk_bytes(w->disk) + 20000);
+    uint64_t number = 1;
+    while (w->n_refused == 0) {
+        CHECK(++number < 1000);
+        if (churn(w, number, number)) break;
+        settle_counting_reads(w);
+    }
+    CHECK(stats_of(w).log_bytes > room_end + 10000);
+}
+
 static const check_test tests[] = {
     CHECK_TEST(unknown_record_is_left_alone), CHECK_TEST(merge_waits_for_space),
     CHECK_TEST(dead_victim_is_removed),       CHECK_TEST(deletions_make_space),
     CHECK_TEST(what_is_begun_is_taken),       CHECK_TEST(merge_makes_space),
-    CHECK_TEST(failed_open_leaves_no_files),
+    CHECK_TEST(failed_open_leaves_no_files),  CHECK_TEST(room_ahead_gives_way),
 };
 CHECK_MAIN(tests)
