@@ -258,14 +258,18 @@ class Cluster(Closing):
         """Stops `node` in order (SIGTERM) and waits until it has ended."""
         self._running(node).end(signal.SIGTERM)
 
-    def start(self, node: str) -> None:
-        """Starts `node` again, with the data that it has, and waits until it is in touch again."""
+    def start(self, node: str, *, wait: bool = True) -> None:
+        """Starts `node` again, with the data that it has, and waits until it is in touch again.
+
+        Without `wait` it returns at once: for clusters that something else keeps from that.
+        """
         self._check_open()
         process = self._find(node)
         if process.pid is not None:
             raise PreconditionError(f"node {node} is running already")
         process.start(self._program)
-        self.wait_ready()
+        if wait:
+            self.wait_ready()
 
     def pause(self, node: str) -> None:
         """Freezes `node` (SIGSTOP): it accepts connections, but answers nothing."""

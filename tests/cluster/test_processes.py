@@ -47,6 +47,16 @@ def test_a_killed_node_comes_back_on_its_port_with_its_data(tmp_path):
         assert client.get("key", read="all") == b"value"
 
 
+def test_a_start_need_not_wait_until_the_node_is_in_touch():
+    with dkv.Cluster(2, 2) as cluster:
+        cluster.kill("n2")
+        cluster.configuration("n2").write_text("no configuration")
+        cluster.start("n2", wait=False)
+        wait_until(lambda: cluster.exit_status("n2") == 2, "n2 has ended by itself")
+        with pytest.raises(UnavailableError, match="n2 did not start"):
+            cluster.start("n2")
+
+
 def test_the_port_of_a_dead_node_is_refused_and_not_given_away():
     with dkv.Cluster(1, 1) as cluster:
         cluster.kill("n1")
