@@ -105,7 +105,7 @@ def test_refused_connections_are_reset_old_and_new(relay, ends):
     for end in (a, b):
         with pytest.raises(ConnectionResetError):
             end.recv(10)
-    with connect(relay) as new, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(relay) as new:
         new.recv(10)
 
 
@@ -122,5 +122,5 @@ def test_a_reset_breaks_connections_once(relay, ends, listener):
 
 def test_who_is_not_there_cannot_be_talked_to(relay, listener):
     listener.close()
-    with connect(relay) as a, pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError), connect(relay) as a:
         a.recv(10)
