@@ -36,11 +36,11 @@ class Client:
 class Load:
     def __new__(
         cls,
-        seeds: str,
-        timeout_ms: int,
+        client: Client,
         keys: int,
         size: int,
         outstanding: int,
+        blocking: bool,
         read_share: float,
         zipfian: bool,
         seed: int,

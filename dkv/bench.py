@@ -3,9 +3,11 @@
     with dkv.Cluster(3) as cluster:
         print(bench.run(cluster.addresses.values(), bench.Workload(read_share=0.5)).per_second)
 
-The load is made in C, by one client in each thread, and keeps `outstanding` operations of each
-under way all the time. First all keys are written ("bench:00000000" and so on; they stay in the
-cluster), then the load warms up, then it is measured. Every reply is checked.
+The load is made in C. A process has one client. Its load is either a loop that keeps `outstanding`
+operations under way all the time, or several threads that share the client, each of which waits for
+one operation after another, as the threads of a server do. First all keys are written
+("bench:00000000" and so on; they stay in the cluster), then the load warms up, then it is measured.
+Every reply is checked.
 """
 
 import contextlib
@@ -58,10 +60,11 @@ class Workload:
     size: int = 1000
     """Bytes in each value."""
     outstanding: int = 64
-    """Operations that each thread keeps under way."""
+    """Operations that a loop keeps under way; 1 with several threads."""
     threads: int = 1
-    """In each process; each thread has a client of its own."""
+    """In each process: several share its client, each waits for one operation after another."""
     processes: int = 1
+    """Each has a client of its own."""
     read_share: float = 0.0
     """Of the operations; the others are puts."""
     keys: int = 10_000
@@ -201,19 +204,28 @@ def run(
 def _check(workload: Workload, seconds: float, warmup: float) -> None:
     if not 1 <= workload.threads <= THREADS_MAX:
         raise InvalidArgumentError(f"1 to {THREADS_MAX} threads are possible")
+    if workload.threads > 1 and workload.outstanding != 1:
+        raise InvalidArgumentError(
+            "each of several threads waits for one operation at a time: outstanding is 1; "
+            "what runs several loops is several processes"
+        )
     if not 1 <= workload.processes <= PROCESSES_MAX:
         raise InvalidArgumentError(f"1 to {PROCESSES_MAX} processes are possible")
     if seconds <= 0 or warmup < 0:
         raise InvalidArgumentError("the load needs some time")
 
 
-def _open(seeds: str, workload: Workload, outstanding: int, seed: int) -> _net.Load:
+def _open(seeds: str, workload: Workload) -> _net.Client:
+    return _net.Client(seeds, int(workload.timeout * 1000), 0)
+
+
+def _load(client: _net.Client, workload: Workload, outstanding: int, seed: int) -> _net.Load:
     return _net.Load(
-        seeds,
-        int(workload.timeout * 1000),
+        client,
         workload.keys,
         workload.size,
         outstanding,
+        workload.threads > 1 and outstanding == 1,
         workload.read_share,
         workload.distribution == "zipfian",
         seed,
@@ -223,7 +235,7 @@ def _open(seeds: str, workload: Workload, outstanding: int, seed: int) -> _net.L
 def _fill(seeds: str, workload: Workload, tell: Progress) -> None:
     """Writes every key once."""
     outstanding = max(1, min(FILL_OUTSTANDING, FILL_BYTES // max(1, workload.size)))
-    load = _open(seeds, workload, outstanding, 0)
+    load = _load(_open(seeds, workload), workload, outstanding, 0)
     while not load.fill(SLICE_MS):
         done = load.done()
         tell("writing the keys", min(1.0, done / workload.keys), done)
@@ -255,9 +267,10 @@ class _Team:
     """The threads of one process."""
 
     def __init__(self, seeds: str, workload: Workload, number: int) -> None:
+        client = _open(seeds, workload)
         first = number * workload.threads
         self._loads = [
-            _open(seeds, workload, workload.outstanding, first + i + 1)
+            _load(client, workload, workload.outstanding, first + i + 1)
             for i in range(workload.threads)
         ]
         self._warm = [0] * workload.threads

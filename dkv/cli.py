@@ -538,9 +538,11 @@ def size_of(text: str) -> int:
 @main.command()
 @click.option("--nodes", type=click.IntRange(1, 100), help="Of a cluster only for this run.")
 @click.option("--size", type=size_of, metavar="BYTES", default="1KB", show_default=True)
-@click.option("--outstanding", default=64, show_default=True, help="Under way in each thread.")
-@click.option("--threads", default=1, show_default=True, help="In each process.")
-@click.option("--processes", default=1, show_default=True)
+@click.option("--outstanding", type=int, help="Under way at once. [default: 64; with --threads: 1]")
+@click.option(
+    "--threads", default=1, show_default=True, help="Sharing one client, each with one operation."
+)
+@click.option("--processes", default=1, show_default=True, help="Each with a client of its own.")
 @click.option("--read-share", type=click.FloatRange(0, 1), help="The rest are puts. [default: 0]")
 @click.option("--keys", type=int, help="[default: 10,000, or as many as 256 MB hold]")
 @click.option(
@@ -554,6 +556,8 @@ def size_of(text: str) -> int:
 def bench(
     nodes: int | None,
     size: int,
+    outstanding: int | None,
+    threads: int,
     keys: int | None,
     read_share: float | None,
     distribution: "measuring.Distribution | None",
@@ -571,6 +575,10 @@ def bench(
     --connect, three nodes are started for this run alone. The workloads of YCSB: ycsb-a has half
     reads, ycsb-b 95 %, ycsb-c nothing else, on keys of which some are much more popular. Ends with
     5 if an operation failed.
+
+    One loop keeps --outstanding operations under way. --threads K instead has K threads share one
+    client, each of which waits for one operation at a time, as the threads of a server do.
+    --processes P does either P times, each with a client of its own.
     """
     from dkv import bench as measuring
 
@@ -579,6 +587,8 @@ def bench(
     reads, popular = measuring.MIXES.get(workload or "", (0.0, "uniform"))
     load = measuring.Workload(
         size=size,
+        outstanding=(64 if threads == 1 else 1) if outstanding is None else outstanding,
+        threads=threads,
         keys=measuring.usual_keys(size) if keys is None else keys,
         read_share=reads if read_share is None else read_share,
         distribution=distribution or popular,

@@ -25,6 +25,7 @@ const char *dkv_client_plain(const char *detail) {
 }
 
 typedef struct ask {
+    dkv_client *client;
     waiter *waiter; /* NULL: nobody waits any more */
     bool done;
     int err;
@@ -47,13 +48,14 @@ static void on_answer(void *user, int err, const char *detail, dkv_slice bytes) 
     a->err = err ? err : dkv_buf_append(&a->reply, bytes);
     snprintf(a->detail, sizeof a->detail, "%s",
              *detail ? dkv_client_plain(detail) : dkv_err_sentence(a->err));
-    dkv_client_waiter_tick(a->waiter);
+    dkv_client_waiter_tick(a->client, a->waiter);
 }
 
-static int ask_new(dkv_rpc_channel *channel, const char *method, dkv_slice request,
-                   uint32_t timeout_ms, waiter *w, ask **out) {
+static int ask_new(dkv_client *client, dkv_rpc_channel *channel, const char *method,
+                   dkv_slice request, uint32_t timeout_ms, waiter *w, ask **out) {
     ask *a = calloc(1, sizeof *a);
     if (!a) return DKV_ERR_NO_MEMORY;
+    a->client = client;
     a->waiter = w;
     int err = dkv_rpc_unary(channel, method, request, timeout_ms, on_answer, a);
     if (err) {
@@ -73,14 +75,12 @@ static void ask_drop(ask *a) {
 
 int dkv_client_ask(dkv_client *client, dkv_rpc_channel *channel, const char *method,
                    dkv_slice request, uint32_t timeout_ms, dkv_buf *out, char *why) {
-    waiter w;
+    waiter w = {.left = 1};
     ask *a;
-    dkv_client_waiter_init(client, &w);
-    w.left = 1;
-    int err = ask_new(channel, method, request, timeout_ms, &w, &a);
+    int err = ask_new(client, channel, method, request, timeout_ms, &w, &a);
     if (err) {
         snprintf(why, DKV_DETAIL_MAX, "%s", dkv_err_sentence(err));
-        goto out_waiter;
+        return err;
     }
     int64_t until_ns = dkv_client_now() + (timeout_ms + WRITE_GRACE_MS) * NS_PER_MS;
     err = dkv_client_await_patiently(client, &w, until_ns);
@@ -89,8 +89,6 @@ int dkv_client_ask(dkv_client *client, dkv_rpc_channel *channel, const char *met
     if (!err) err = dkv_buf_append(out, dkv_buf_slice(&a->reply));
     if (err) snprintf(why, DKV_DETAIL_MAX, "%s", a->done ? a->detail : dkv_err_sentence(err));
     ask_drop(a);
-out_waiter:
-    dkv_client_waiter_free(&w);
     return err;
 }
 
@@ -162,8 +160,8 @@ static void ask_next_seed(dkv_client *client, seeds *s, waiter *w) {
     seed *next = &s->all[s->asked++];
     next->err = dkv_rpc_channel_new(client->loop, next->address, &next->channel);
     if (!next->err) {
-        next->err = ask_new(next->channel, "/dkv.v1.KV/Map", (dkv_slice){0}, client->timeout_ms, w,
-                            &next->ask);
+        next->err = ask_new(client, next->channel, "/dkv.v1.KV/Map", (dkv_slice){0},
+                            client->timeout_ms, w, &next->ask);
     }
     s->failed += next->err != 0;
 }
@@ -232,14 +230,12 @@ static int ask_seeds(dkv_client *client, seeds *s, waiter *w, char *why) {
 
 int dkv_client_fetch_map(dkv_client *client, const char *text, char *why) {
     seeds s;
-    waiter w;
+    waiter w = {0};
     int err = parse_seeds(text, &s, why);
     if (err) return err;
-    pthread_mutex_lock(&client->mutex);
-    dkv_client_waiter_init(client, &w);
+    dkv_client_lock(client);
     err = ask_seeds(client, &s, &w, why);
     seeds_free(&s);
-    dkv_client_waiter_free(&w);
-    pthread_mutex_unlock(&client->mutex);
+    dkv_client_unlock(client);
     return err;
 }

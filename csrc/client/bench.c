@@ -38,9 +38,10 @@ struct dkv_bench {
 /* ---- keys and values ------------------------------------------------------------------------ */
 
 void dkv_bench_key(uint64_t index, uint8_t *key) {
-    char text[32];
-    snprintf(text, sizeof text, "bench:%08" PRIu64, index);
-    memcpy(key, text, DKV_BENCH_KEY_LEN);
+    static const char name[] = "bench:";
+    size_t i = DKV_BENCH_KEY_LEN;
+    for (; i > sizeof name - 1; index /= 10) key[--i] = (uint8_t)('0' + index % 10);
+    memcpy(key, name, i);
 }
 
 void dkv_bench_filler(uint8_t *bytes, size_t len) {
@@ -125,12 +126,17 @@ static void note_filling(slot *s, const dkv_client_op *op) {
     memcpy(b->why, op->detail, sizeof b->why);
 }
 
-static bool follow(void *user, dkv_client_op *op) {
-    slot *s = user;
+/* The operation has ended. */
+static void take_in(slot *s, dkv_client_op *op) {
     count(s, op);
     if (s->bench->mode == FILLING) note_filling(s, op);
     free(op->value);
     op->value = NULL;
+}
+
+static bool follow(void *user, dkv_client_op *op) {
+    slot *s = user;
+    take_in(s, op);
     s->active = !op->err && prepare_next(s, op);
     return s->active;
 }
@@ -153,6 +159,41 @@ static bool proceed(dkv_bench *b, mode m, uint32_t wait_ms) {
     return dkv_client_wait(b->client, b->ops, b->options.outstanding, wait_ms);
 }
 
+static uint32_t left_ms(int64_t until_ns) {
+    int64_t left_ns = until_ns - now_ns();
+    return left_ns > 0 ? (uint32_t)(left_ns / 1000000) + 1 : 0;
+}
+
+/* The operation of a load that waits: starts it, if it is not under way, and waits for its end.
+ * Returns whether it has ended, without an error. */
+static bool run_one(dkv_bench *b, uint32_t wait_ms) {
+    slot *s = &b->slots[0];
+    dkv_client_op *op = &b->ops[0];
+    bool done = false;
+    if (s->active) {
+        done = dkv_client_wait(b->client, op, 1, wait_ms);
+    } else if (prepare_next(s, op)) {
+        s->active = dkv_client_run(b->client, op, wait_ms, &done) == DKV_OK;
+    }
+    if (!done) return false;
+    take_in(s, op);
+    s->active = false;
+    return !op->err;
+}
+
+static void run_blocking(dkv_bench *b, int64_t until_ns) {
+    b->mode = LOADING;
+    while (now_ns() < until_ns && run_one(b, left_ms(until_ns))) {
+        /* One after the other. */
+    }
+}
+
+static bool drain_blocking(dkv_bench *b, uint32_t wait_ms) {
+    b->mode = DRAINING;
+    (void)run_one(b, wait_ms);
+    return !b->slots[0].active;
+}
+
 int dkv_bench_fill(dkv_bench *b, uint32_t wait_ms, bool *done, char *why) {
     bool rest = proceed(b, FILLING, wait_ms);
     if (b->err) {
@@ -166,7 +207,11 @@ int dkv_bench_fill(dkv_bench *b, uint32_t wait_ms, bool *done, char *why) {
 
 void dkv_bench_run(dkv_bench *b, uint32_t wait_ms) {
     int64_t until_ns = now_ns() + (int64_t)wait_ms * 1000000;
-    (void)proceed(b, LOADING, wait_ms);
+    if (b->options.blocking) {
+        run_blocking(b, until_ns);
+    } else {
+        (void)proceed(b, LOADING, wait_ms);
+    }
     /* All places rest: every operation has failed. */
     int64_t left_ns = until_ns - now_ns();
     if (left_ns <= 0) return;
@@ -175,6 +220,7 @@ void dkv_bench_run(dkv_bench *b, uint32_t wait_ms) {
 }
 
 bool dkv_bench_drain(dkv_bench *b, uint32_t wait_ms) {
+    if (b->options.blocking) return drain_blocking(b, wait_ms);
     return proceed(b, DRAINING, wait_ms);
 }
 
@@ -196,6 +242,8 @@ static int check_options(const dkv_bench_options *o, char *why) {
     } else if (o->outstanding < 1 || o->outstanding > DKV_BENCH_OUTSTANDING_MAX) {
         snprintf(why, DKV_DETAIL_MAX, "1 to %u operations can be under way",
                  DKV_BENCH_OUTSTANDING_MAX);
+    } else if (o->blocking && o->outstanding != 1) {
+        snprintf(why, DKV_DETAIL_MAX, "a load that waits has one operation under way");
     } else if (o->value_len * o->outstanding > DKV_BENCH_BYTES_MAX) {
         snprintf(why, DKV_DETAIL_MAX, "the values under way may have %u MiB together",
                  DKV_BENCH_BYTES_MAX >> 20);

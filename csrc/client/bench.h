@@ -1,5 +1,7 @@
 /* Load for measurements: keeps a number of operations under way through one client, checks every
- * reply and counts how long each took.
+ * reply and counts how long each took. Or, if told so, does one operation after another and sleeps
+ * until each is done, as the threads of a server do; then many such loads, each with a thread of
+ * its own, share one client.
  *
  * The keys are "bench:00000000" and so on. A value begins with its key, as far as it is long
  * enough, followed by bytes that do not compress; a read is right if its length and that beginning
@@ -22,6 +24,7 @@ typedef struct dkv_bench_options {
     uint64_t keys;
     size_t value_len;
     uint32_t outstanding;
+    bool blocking;     /* outstanding is 1, and whoever calls dkv_bench_run waits for it */
     double read_share; /* 0: writes only, 1: reads only */
     bool zipfian;      /* as base/zipf.h has it; else all keys equally often */
     uint64_t seed;
@@ -43,7 +46,7 @@ void dkv_bench_key(uint64_t index, uint8_t *key);
 /* What stands behind the key in each value: `len` bytes that do not compress. */
 void dkv_bench_filler(uint8_t *bytes, size_t len);
 
-/* `client` is borrowed and belongs to the load alone. *out is owned by the caller. INVALID with a
+/* `client` is borrowed; others may use it, too. *out is owned by the caller. INVALID with a
  * sentence in `why` (DKV_DETAIL_MAX bytes), NO_MEMORY. */
 int dkv_bench_new(const dkv_bench_options *options, dkv_client *client, dkv_bench **out, char *why);
 

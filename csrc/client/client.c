@@ -1,15 +1,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/err.h"
 #include "client/internal.h"
 
 /* ---- lifecycle ------------------------------------------------------------------------------ */
 
+/* How many forks lie between this process and the one that made its first client. The pid would
+ * tell as well, but asking for it is a system call. */
+static unsigned forks;
+
+static void count_fork(void) {
+    forks++;
+}
+
+static void watch_forks(void) {
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
 static bool is_forked(const dkv_client *client) {
-    return client->pid != getpid();
+    return client->forks != forks;
 }
 
 static int make_targets(dkv_client *client) {
@@ -37,20 +48,21 @@ static int client_alloc(const dkv_client_options *options, dkv_client **out) {
         free(client);
         return err;
     }
-    client->pid = getpid();
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    client->forks = forks;
     client->timeout_ms = options->timeout_ms ? options->timeout_ms : DKV_TIMEOUT_DEFAULT_MS;
     client->hedge_ns = (options->hedge_ms ? options->hedge_ms : HEDGE_DEFAULT_MS) * NS_PER_MS;
     client->interrupted = options->interrupted;
     client->interrupted_user = options->interrupted_user;
     pthread_mutex_init(&client->mutex, NULL);
-    pthread_condattr_init(&client->monotonic);
-    pthread_condattr_setclock(&client->monotonic, CLOCK_MONOTONIC);
     dkv_rpc_loop_set_lock(client->loop, &client->mutex);
     list_init(&client->batches);
     list_init(&client->unsettled);
     list_init(&client->pumps);
     list_init(&client->congested);
     list_init(&client->followers);
+    list_init(&client->woken);
     *out = client;
     return DKV_OK;
 }
@@ -92,25 +104,24 @@ static void close_locked(dkv_client *client) {
 
 void dkv_client_close(dkv_client *client) {
     if (is_forked(client)) return;
-    pthread_mutex_lock(&client->mutex);
+    dkv_client_lock(client);
     close_locked(client);
-    pthread_mutex_unlock(&client->mutex);
+    dkv_client_unlock(client);
 }
 
 void dkv_client_del(dkv_client *client) {
     if (!client || is_forked(client)) return;
-    pthread_mutex_lock(&client->mutex);
+    dkv_client_lock(client);
     close_locked(client);
     uint16_t n_targets = client->targets ? dkv_ring_map(client->ring)->n_members : 0;
     for (uint16_t i = 0; i < n_targets; i++) dkv_client_target_close(&client->targets[i]);
     dkv_rpc_loop_del(client->loop);
-    pthread_mutex_unlock(&client->mutex);
+    dkv_client_unlock(client);
     free(client->targets);
     dkv_ring_del(client->ring);
     dkv_map_free(&client->attempts);
     dkv_timers_free(&client->timers);
     dkv_buf_free(&client->scratch);
-    pthread_condattr_destroy(&client->monotonic);
     pthread_mutex_destroy(&client->mutex);
     free(client);
 }
@@ -127,24 +138,21 @@ static batch *batch_new(const dkv_client *client, dkv_client_op *ops, size_t n) 
     return b;
 }
 
-/* Takes `b`, whatever the result. */
+/* Takes `b`, whatever the result. The mutex is held. */
 static int batch_start(dkv_client *client, batch *b) {
-    pthread_mutex_lock(&client->mutex);
+    dkv_client_catch_up(client);
     if (client->closed) {
-        pthread_mutex_unlock(&client->mutex);
         for (size_t i = 0; i < b->n; i++) b->flights[i].op->internal = NULL;
         free(b);
         return DKV_ERR_PRECONDITION;
     }
-    dkv_client_catch_up(client);
     list_add(&client->batches, &b->node);
     list_add(&client->unsettled, &b->unsettled);
     for (size_t i = 0; i < b->n; i++) {
         flight *f = &b->flights[i];
         if (f->err) dkv_client_flight_refuse(client, f);
     }
-    dkv_client_settle(client);
-    pthread_mutex_unlock(&client->mutex);
+    if (!client->gathering) dkv_client_settle(client);
     return DKV_OK;
 }
 
@@ -152,7 +160,11 @@ int dkv_client_start(dkv_client *client, dkv_client_op *ops, size_t n) {
     if (is_forked(client)) return DKV_ERR_PRECONDITION;
     if (n == 0) return DKV_OK;
     batch *b = batch_new(client, ops, n);
-    return b ? batch_start(client, b) : DKV_ERR_NO_MEMORY;
+    if (!b) return DKV_ERR_NO_MEMORY;
+    dkv_client_lock(client);
+    int err = batch_start(client, b);
+    dkv_client_unlock(client);
+    return err;
 }
 
 int dkv_client_start_series(dkv_client *client, dkv_client_op *op, dkv_client_follow follow,
@@ -162,7 +174,10 @@ int dkv_client_start_series(dkv_client *client, dkv_client_op *op, dkv_client_fo
     if (!b) return DKV_ERR_NO_MEMORY;
     b->follow = follow;
     b->follow_user = user;
-    return batch_start(client, b);
+    dkv_client_lock(client);
+    int err = batch_start(client, b);
+    dkv_client_unlock(client);
+    return err;
 }
 
 static flight *flight_of(const dkv_client_op *op) {
@@ -181,25 +196,39 @@ static size_t count_undone(const dkv_client_op *ops, size_t n) {
     return undone;
 }
 
+/* Gives up the mutex, which is held. */
+static bool wait_locked(dkv_client *client, dkv_client_op *ops, size_t n, uint32_t wait_ms) {
+    waiter w = {.ops = ops, .n = n, .left = count_undone(ops, n)};
+    set_waiter(ops, n, &w);
+    if (dkv_client_await(client, &w, dkv_client_now() + wait_ms * NS_PER_MS)) return true;
+    set_waiter(ops, n, NULL);
+    dkv_client_unlock(client);
+    return false;
+}
+
 bool dkv_client_wait(dkv_client *client, dkv_client_op *ops, size_t n, uint32_t wait_ms) {
     if (is_forked(client)) return false;
-    waiter w;
-    pthread_mutex_lock(&client->mutex);
-    dkv_client_waiter_init(client, &w);
-    w.ops = ops;
-    w.n = n;
-    w.left = count_undone(ops, n);
-    set_waiter(ops, n, &w);
-    dkv_client_await(client, &w, dkv_client_now() + wait_ms * NS_PER_MS);
-    if (w.left > 0) set_waiter(ops, n, NULL);
-    pthread_mutex_unlock(&client->mutex);
-    dkv_client_waiter_free(&w);
-    return w.left == 0;
+    dkv_client_lock(client);
+    return wait_locked(client, ops, n, wait_ms);
+}
+
+int dkv_client_run(dkv_client *client, dkv_client_op *op, uint32_t wait_ms, bool *done) {
+    if (is_forked(client)) return DKV_ERR_PRECONDITION;
+    batch *b = batch_new(client, op, 1);
+    if (!b) return DKV_ERR_NO_MEMORY;
+    dkv_client_lock(client);
+    int err = batch_start(client, b);
+    if (err) {
+        dkv_client_unlock(client);
+    } else {
+        *done = wait_locked(client, op, 1, wait_ms);
+    }
+    return err;
 }
 
 void dkv_client_abandon(dkv_client *client, dkv_client_op *ops, size_t n) {
     if (is_forked(client)) return;
-    pthread_mutex_lock(&client->mutex);
+    dkv_client_lock(client);
     /* From the last, so that giving one up lets none of the others begin. */
     for (size_t i = n; i-- > 0;) {
         flight *f = flight_of(&ops[i]);
@@ -207,16 +236,16 @@ void dkv_client_abandon(dkv_client *client, dkv_client_op *ops, size_t n) {
         if (f) dkv_client_flight_fail(client, f, DKV_ERR_CANCELLED, "the caller gave up");
     }
     dkv_client_settle(client);
-    pthread_mutex_unlock(&client->mutex);
+    dkv_client_unlock(client);
 }
 
 /* ---- what the client knows ------------------------------------------------------------------ */
 
 dkv_version dkv_client_last_seen(dkv_client *client) {
     if (is_forked(client)) return (dkv_version){0};
-    pthread_mutex_lock(&client->mutex);
+    dkv_client_lock(client);
     dkv_version seen = client->last_seen;
-    pthread_mutex_unlock(&client->mutex);
+    dkv_client_unlock(client);
     return seen;
 }
 
@@ -252,9 +281,9 @@ int dkv_client_call(dkv_client *client, const char *id, const char *method, dkv_
         snprintf(why, DKV_DETAIL_MAX, "this client was made before fork()");
         return DKV_ERR_PRECONDITION;
     }
-    pthread_mutex_lock(&client->mutex);
+    dkv_client_lock(client);
     if (!timeout_ms) timeout_ms = client->timeout_ms;
     int err = call_locked(client, id, method, request, timeout_ms, out, why);
-    pthread_mutex_unlock(&client->mutex);
+    dkv_client_unlock(client);
     return err;
 }

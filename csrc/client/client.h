@@ -87,8 +87,12 @@ typedef bool (*dkv_client_follow)(void *user, dkv_client_op *op);
 int dkv_client_start_series(dkv_client *client, dkv_client_op *op, dkv_client_follow follow,
                             void *user);
 
+/* dkv_client_start and dkv_client_wait for a single operation in one step, as it is what threads
+ * do that have one operation at a time. *done is the result of the latter. */
+int dkv_client_run(dkv_client *client, dkv_client_op *op, uint32_t wait_ms, bool *done);
+
 /* Waits until all `n` operations are done or `wait_ms` has passed; returns true in the first case.
- * Any number of threads may wait, each for operations of its own dkv_client_start. */
+ * Any number of threads may wait, each for all operations of some dkv_client_start of its own. */
 bool dkv_client_wait(dkv_client *client, dkv_client_op *ops, size_t n, uint32_t wait_ms);
 
 /* Gives up `n` operations: those not done end with CANCELLED (writes already sent: outcome

@@ -31,14 +31,14 @@ static bool waits_for(const waiter *w, const dkv_client_op *op) {
 }
 
 /* Gives the operation back to the caller. */
-static void hand_back(flight *f) {
+static void hand_back(dkv_client *client, flight *f) {
     dkv_client_op *op = f->op;
     batch *b = f->batch;
     f->op = NULL;
     op->internal = NULL;
     op->done = true;
     b->undone--;
-    if (waits_for(b->waiter, op)) dkv_client_waiter_tick(b->waiter);
+    if (waits_for(b->waiter, op)) dkv_client_waiter_tick(client, b->waiter);
 }
 
 /* The operation's results are in place. */
@@ -57,7 +57,7 @@ static void finish(dkv_client *client, flight *f) {
     if (b->follow) {
         b->landed = true;
     } else {
-        hand_back(f);
+        hand_back(client, f);
     }
 }
 
@@ -372,7 +372,7 @@ static void follow_up(dkv_client *client, batch *b) {
     flight *f = &b->flights[0];
     b->landed = false;
     if (!b->follow || !b->follow(b->follow_user, f->op)) {
-        hand_back(f);
+        hand_back(client, f);
         return;
     }
     dkv_client_flight_init(client, b, f, f->op);

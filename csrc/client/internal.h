@@ -6,21 +6,23 @@
  *   attempt  one request of a flight to one replica
  *   target   one member as this client sees it: its connection, and how well it answers
  *   lane     one session stream of a target (dkv.proto tells why there are two)
- *   waiter   one thread in dkv_client_wait
+ *   waiter   one thread in dkv_client_wait, or that asks a question
  *
  * Invariants
  * 1. Everything is guarded by the client's mutex, which the polling thread lets go only while it
- *    waits inside dkv_rpc_loop_poll.
- * 2. At most one thread polls. While none does, the first follower has been told to take over.
+ *    waits inside dkv_rpc_loop_poll, and while it lets others run (poll.c).
+ * 2. At most one thread polls. While none does, one of the followers has been told to take over.
  * 3. A request leaves only on a lane that the server has accepted. So an attempt that is not `sent`
  *    has certainly not arrived anywhere, and only such a write is tried again elsewhere.
  * 4. Callbacks of rpc only take note and mark; dkv_client_settle, called before the mutex is given
- *    up, starts what follows. So no callback nests, however many operations end at once. */
+ *    up, starts what follows. So no callback nests, however many operations end at once.
+ * 5. A waiter that was taken out of `followers` is woken exactly once, by the thread that gives up
+ *    the mutex next; until then it stays where it is. While a poll waits, nobody is to be woken. */
 #ifndef DKV_CLIENT_INTERNAL_H
 #define DKV_CLIENT_INTERNAL_H
 
 #include <pthread.h>
-#include <sys/types.h>
+#include <stdatomic.h>
 
 #include "base/map.h"
 #include "base/text.h"
@@ -40,6 +42,8 @@
 #define WINDOW_BYTES (8u << 20)        /* values of one batch on their way */
 #define LANE_BACKLOG_MAX (256u << 10)  /* bytes handed to a stream and not yet sent */
 #define POLL_EVENTS_MAX 256u
+#define GATES 32u
+#define PLACES_OF_GATE 32u /* bits of a futex's set of waiters */
 
 typedef struct flight flight;
 typedef struct target target;
@@ -72,9 +76,12 @@ struct flight {
 };
 
 typedef struct waiter {
-    list_node node; /* in the client's `followers` */
-    pthread_cond_t wake;
-    size_t left; /* what it waits for */
+    list_node node;  /* in the client's `followers`, or `woken` */
+    bool following;  /* in `followers` */
+    bool to_lead;    /* in `woken`: to poll; else because nothing is left */
+    uint32_t place;  /* where it sleeps: a gate of the client, and a bit there */
+    atomic_int call; /* what it has been woken for */
+    size_t left;     /* what it waits for */
     const dkv_client_op *ops;
     size_t n;
 } waiter;
@@ -118,9 +125,8 @@ struct target {
 };
 
 struct dkv_client {
-    pid_t pid;
+    unsigned forks; /* when it was made */
     pthread_mutex_t mutex;
-    pthread_condattr_t monotonic;
     uint32_t timeout_ms;
     int64_t hedge_ns;
     bool (*interrupted)(void *user);
@@ -141,31 +147,40 @@ struct dkv_client {
     list congested; /* lanes that wait for their stream to take more */
 
     bool polling;
+    bool gathering; /* the thread that polls will settle in a moment, for others too */
     int64_t poll_until_ns;
     int64_t polled_ns;
     list followers; /* waiters that do not poll */
+    list woken;     /* waiters to be woken when the mutex is given up */
+    uint32_t next_place;
+    atomic_uint gates[GATES]; /* futexes; each counts how often sleepers were woken there */
 };
 
 /* ---- poll.c ---- */
 
 int64_t dkv_client_now(void);
 
-void dkv_client_waiter_init(dkv_client *client, waiter *w);
-void dkv_client_waiter_free(waiter *w);
+void dkv_client_lock(dkv_client *client);
+
+/* Gives up the mutex and wakes those that are to be woken. */
+void dkv_client_unlock(dkv_client *client);
 
 /* One of the things that `w` waits for has happened. */
-void dkv_client_waiter_tick(waiter *w);
+void dkv_client_waiter_tick(dkv_client *client, waiter *w);
 
-/* Polls, or lets another thread poll, until nothing is left to wait for or until `until_ns`. */
-void dkv_client_await(dkv_client *client, waiter *w, int64_t until_ns);
+/* Polls, or lets another thread poll, until nothing is left to wait for: then it returns true, and
+ * the mutex, which was held before, is not held any more, as most threads do not need it again.
+ * Returns false, with the mutex held, when it is `until_ns`. */
+bool dkv_client_await(dkv_client *client, waiter *w, int64_t until_ns);
 
-/* The same in slices, asking `interrupted` between them. */
+/* The same in slices, asking `interrupted` between them; the mutex is held afterwards. */
 int dkv_client_await_patiently(dkv_client *client, waiter *w, int64_t until_ns);
 
 /* Takes in what has happened while nobody polled. */
 void dkv_client_catch_up(dkv_client *client);
 
-/* Does all that the callbacks have left to do. Must precede giving up the mutex. */
+/* Does all that the callbacks have left to do. Must precede giving up the mutex, unless another
+ * thread is gathering. */
 void dkv_client_settle(dkv_client *client);
 
 /* ---- flight.c ---- */

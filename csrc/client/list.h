@@ -56,4 +56,14 @@ static inline list_node *list_pop(list *l) {
     return node;
 }
 
+/* Moves all nodes of `from` to `to`, which is initialised by that. */
+static inline void list_move(list *from, list *to) {
+    list_init(to);
+    if (list_is_empty(from)) return;
+    *to = *from;
+    to->head.next->prev = &to->head;
+    to->head.prev->next = &to->head;
+    list_init(from);
+}
+
 #endif

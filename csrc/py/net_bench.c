@@ -1,59 +1,53 @@
-/* dkv._net.Load: a dkv_bench with a client of its own. One thread at a time may use it; each call
- * is short, so that Python looks at signals and at the time between two. */
+/* dkv._net.Load: a dkv_bench, which uses a dkv._net.Client as long as it exists. One thread at a
+ * time may use it; each call is short, so that Python looks at signals and at the time between two.
+ */
 #include "base/err.h"
 #include "client/bench.h"
 #include "py/net_module.h"
 
 typedef struct load_object {
-    PyObject_HEAD dkv_client *client;
+    PyObject_HEAD PyObject *client;
     dkv_bench *bench;
-    bool busy;   /* a call is under way; touched with the GIL held only */
-    bool closed; /* never: what dkv_net_is_interrupted looks at */
+    bool busy; /* a call is under way; touched with the GIL held only */
 } load_object;
 
 /* ---- lifecycle ------------------------------------------------------------------------------ */
 
-static int load_open(load_object *self, const dkv_net_state *state,
-                     const dkv_client_options *client, const dkv_bench_options *bench) {
-    char why[DKV_DETAIL_MAX] = "";
-    int err;
-    dkv_net_release_gil();
-    err = dkv_client_new(client, &self->client, why);
-    if (!err) err = dkv_bench_new(bench, self->client, &self->bench, why);
-    dkv_net_take_gil();
-    if (err && !PyErr_Occurred()) dkv_py_raise(&state->errors, err, why);
-    return err ? -1 : 0;
-}
-
 static PyObject *load_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"seeds",      "timeout_ms", "keys", "size", "outstanding",
-                            "read_share", "zipfian",    "seed", NULL};
-    dkv_client_options client = {0};
+    static char *names[] = {"client",     "keys",    "size", "outstanding", "blocking",
+                            "read_share", "zipfian", "seed", NULL};
+    const dkv_net_state *state = PyType_GetModuleState(type);
+    PyObject *client;
     unsigned long long keys, size, seed;
     unsigned outstanding;
-    int zipfian;
-    dkv_bench_options bench = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sIKKIdpK:Load", names, &client.seeds,
-                                     &client.timeout_ms, &keys, &size, &outstanding,
-                                     &bench.read_share, &zipfian, &seed)) {
+    int blocking, zipfian;
+    dkv_bench_options options = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!KKIpdpK:Load", names, state->client_type,
+                                     &client, &keys, &size, &outstanding, &blocking,
+                                     &options.read_share, &zipfian, &seed)) {
         return NULL;
     }
-    bench.keys = keys;
-    bench.value_len = size;
-    bench.outstanding = outstanding;
-    bench.zipfian = zipfian != 0;
-    bench.seed = seed;
-    const dkv_net_state *state = PyType_GetModuleState(type);
-    if (dkv_net_is_forked(state)) return NULL;
-    load_object *self = PyObject_New(load_object, type);
-    if (!self) return NULL;
-    self->client = NULL;
-    self->bench = NULL;
+    options.keys = keys;
+    options.value_len = size;
+    options.outstanding = outstanding;
+    options.blocking = blocking != 0;
+    options.zipfian = zipfian != 0;
+    options.seed = seed;
+    dkv_client *entered = dkv_net_client_enter(client);
+    if (!entered) return NULL;
+    char why[DKV_DETAIL_MAX] = "";
+    dkv_bench *bench;
+    int err = dkv_bench_new(&options, entered, &bench, why);
+    load_object *self = err ? NULL : PyObject_New(load_object, type);
+    if (!self) {
+        if (err) dkv_py_raise(&state->errors, err, why);
+        if (!err) dkv_bench_del(bench);
+        dkv_net_client_leave(client);
+        return NULL;
+    }
+    self->client = Py_NewRef(client);
+    self->bench = bench;
     self->busy = false;
-    self->closed = false;
-    client.interrupted = dkv_net_is_interrupted;
-    client.interrupted_user = &self->closed;
-    if (load_open(self, state, &client, &bench)) Py_CLEAR(self);
     return (PyObject *)self;
 }
 
@@ -62,8 +56,9 @@ static void load_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     Py_BEGIN_ALLOW_THREADS;
     dkv_bench_del(self->bench);
-    dkv_client_del(self->client);
     Py_END_ALLOW_THREADS;
+    dkv_net_client_leave(self->client);
+    Py_DECREF(self->client);
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -199,7 +194,7 @@ static PyMethodDef load_methods[] = {
 
 static PyType_Slot load_slots[] = {
     {Py_tp_doc,
-     "Load(seeds, timeout_ms, keys, size, outstanding, read_share, zipfian, seed)\n--\n"
+     "Load(client, keys, size, outstanding, blocking, read_share, zipfian, seed)\n--\n"
      "\nSee dkv.bench."},
     {Py_tp_new, load_new},
     {Py_tp_dealloc, load_dealloc},

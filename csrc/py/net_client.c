@@ -46,6 +46,15 @@ static void leave(client_object *self) {
     if (PyErr_Occurred()) dkv_net_end_quietly(dkv_net_state_of((PyObject *)self));
 }
 
+dkv_client *dkv_net_client_enter(PyObject *object) {
+    client_object *self = (client_object *)object;
+    return enter(self) ? NULL : self->client;
+}
+
+void dkv_net_client_leave(PyObject *object) {
+    leave((client_object *)object);
+}
+
 static PyObject *client_close(PyObject *object, PyObject *unused) {
     (void)unused;
     client_object *self = (client_object *)object;
@@ -118,8 +127,7 @@ static int run_op(client_object *self, dkv_client_op *op) {
     bool done = false;
     int err;
     Py_BEGIN_ALLOW_THREADS;
-    err = dkv_client_start(self->client, op, 1);
-    if (!err) done = dkv_client_wait(self->client, op, 1, SLICE_MS);
+    err = dkv_client_run(self->client, op, SLICE_MS, &done);
     Py_END_ALLOW_THREADS;
     if (err) {
         const char *why = err == DKV_ERR_PRECONDITION ? "this client is closed" : NULL;
@@ -404,7 +412,7 @@ static PyType_Spec client_spec = {
 int dkv_net_client_exec(PyObject *module) {
     PyObject *type = PyType_FromModuleAndSpec(module, &client_spec, NULL);
     if (!type) return -1;
-    int failed = PyModule_AddType(module, (PyTypeObject *)type);
-    Py_DECREF(type);
-    return failed;
+    dkv_net_state *state = PyModule_GetState(module);
+    state->client_type = type;
+    return PyModule_AddType(module, (PyTypeObject *)type);
 }

@@ -88,6 +88,7 @@ static int net_exec(PyObject *module) {
 
 static int net_traverse(PyObject *module, visitproc visit, void *arg) {
     dkv_net_state *state = PyModule_GetState(module);
+    Py_VISIT(state->client_type);
     Py_VISIT(state->version);
     Py_VISIT(state->put_result);
     Py_VISIT(state->get_result);
@@ -96,6 +97,7 @@ static int net_traverse(PyObject *module, visitproc visit, void *arg) {
 
 static int net_clear(PyObject *module) {
     dkv_net_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->client_type);
     Py_CLEAR(state->version);
     Py_CLEAR(state->put_result);
     Py_CLEAR(state->get_result);

@@ -12,10 +12,11 @@
 
 typedef struct dkv_net_state {
     dkv_py_errors errors;
-    unsigned long ender;  /* the thread that ends the interpreter; 0 before */
-    PyObject *version;    /* dkv.version.Version */
-    PyObject *put_result; /* dkv.results.PutResult */
-    PyObject *get_result; /* dkv.results.GetResult */
+    PyObject *client_type; /* dkv._net.Client */
+    unsigned long ender;   /* the thread that ends the interpreter; 0 before */
+    PyObject *version;     /* dkv.version.Version */
+    PyObject *put_result;  /* dkv.results.PutResult */
+    PyObject *get_result;  /* dkv.results.GetResult */
 } dkv_net_state;
 
 /* The state of the module that made the type of `self`. The types cannot be subclassed. */
@@ -44,6 +45,13 @@ void dkv_net_end_quietly(const dkv_net_state *state);
 
 /* Whether threads that were inside a call are gone for good, and what they had on their stacks. */
 bool dkv_net_is_finalizing(void);
+
+/* ---- net_client.c, for what lives beside a client ---- */
+
+/* The client of `object`, which is a dkv._net.Client: borrows until dkv_net_client_leave, which
+ * must follow, even after a close. NULL with an exception set if it is closed. */
+dkv_client *dkv_net_client_enter(PyObject *object);
+void dkv_net_client_leave(PyObject *object);
 
 /* ---- types: 0, or -1 with an exception set ---- */
 

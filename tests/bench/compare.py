@@ -34,6 +34,8 @@ CASES = [
     Case("get", 1000, 1024, 10_000),
     Case("put", 1000, 8, 10_000, processes=8),
     Case("get", 1000, 8, 10_000, processes=8),
+    Case("put", 1000, 1, 10_000, threads=64),
+    Case("get", 1000, 1, 10_000, threads=64),
     Case("put", 100, 64, 10_000),
     Case("get", 100, 64, 10_000),
     Case("put", 1 << 20, 8, 50),
@@ -51,7 +53,8 @@ What a put has done when it is answered:
 A get is answered by one server; for a linearizable one, etcd's leader first asks the others whether
 it still leads.
 
-Clients: dkv: its own C client, inside of `dkv bench`, one thread, one stream to each node.
+Clients: dkv: its own C client, inside of `dkv bench`, one stream to each node; one thread, or as
+many as are named, each of which waits for one operation after another.
 etcd: one connection, unary calls through the gRPC library that dkv uses. Redis and memcached: a C
 program with one epoll loop; "4 connections × 16" sends 16 operations at a time on each and, for
 Redis, one WAIT behind 16 puts. Latencies there are those of the whole batch.
@@ -80,6 +83,8 @@ def median(runs):
 def title(case):
     """What a case does, in words."""
     size = f"{case.size >> 20} MiB" if case.size >= 1 << 20 else f"{case.size:,} B"
+    if case.threads > 1:
+        return f"{case.op} {size}, {case.threads} threads that wait"
     many = f"{case.processes} processes × " if case.processes > 1 else ""
     return f"{case.op} {size}, {many}{case.outstanding} outstanding"
 

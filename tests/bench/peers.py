@@ -34,6 +34,7 @@ class Case:
     outstanding: int  # of each process
     keys: int
     processes: int = 1  # that make the load
+    threads: int = 1  # in each; several wait for one operation each, and share one client
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Dkv:
 
     def layouts(self, case):
         """Ways to keep that many operations under way: here there is one."""
+        if case.threads > 1:
+            return [("1 client, shared", None)]
         return [("1 client" if case.processes == 1 else f"{case.processes} clients", None)]
 
     def fill(self, case):
@@ -85,6 +88,7 @@ class Dkv:
             keys=case.keys,
             read_share=float(case.op == "get"),
             processes=case.processes,
+            threads=case.threads,
         )
         addresses = self._cluster.addresses.values()
         result = bench.run(addresses, load, seconds=seconds, warmup=warmup, fill=fill)
@@ -140,6 +144,8 @@ class Peer:
 
     def layouts(self, case):
         """Ways to keep that many operations under way: name and (connections, depth, protocol)."""
+        if case.threads > 1:
+            return []  # the programs that make the load have no threads
         ways = [(case.outstanding, 1)]
         if case.outstanding == 64:
             ways.append((4, 16))
@@ -313,6 +319,8 @@ class Etcd(Peer):
         return False
 
     def layouts(self, case):
+        if case.threads > 1:
+            return []
         name = _named(1, case.outstanding)
         ways = [(name, (1, case.outstanding, "etcd"))]
         if case.op == "get":

@@ -150,6 +150,59 @@ static void load_counts_what_it_does(void) {
     end();
 }
 
+#define SHARERS 6
+
+static void *run_load(void *bench) {
+    while (dkv_bench_result(bench)->done < 100) dkv_bench_run(bench, 5);
+    drain(bench);
+    return NULL;
+}
+
+/* Loads that wait for one operation after another share a client: each counts its own, once. */
+static void waiting_loads_share_a_client(void) {
+    begin();
+    char why[DKV_DETAIL_MAX];
+    dkv_bench *loads[SHARERS];
+    pthread_t threads[SHARERS];
+    dkv_bench_options writes = usual;
+    writes.outstanding = 1;
+    writes.blocking = true;
+    writes.read_share = 0;
+    for (int i = 0; i < SHARERS; i++) {
+        writes.seed++;
+        CHECK(dkv_bench_new(&writes, client, &loads[i], why) == DKV_OK);
+        CHECK(pthread_create(&threads[i], NULL, run_load, loads[i]) == 0);
+    }
+    uint64_t done = 0;
+    for (int i = 0; i < SHARERS; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+        const dkv_bench_stats *stats = dkv_bench_result(loads[i]);
+        CHECK(stats->done >= 100 && total(&stats->writes_ns) == stats->done);
+        done += stats->done;
+        dkv_bench_del(loads[i]);
+    }
+    CHECK(requests() == done);
+    end();
+}
+
+/* One that is cut short has its operation still under way, and goes on with it or gives it up. */
+static void a_waiting_load_is_cut_short(void) {
+    begin();
+    set_moods(SILENT);
+    char why[DKV_DETAIL_MAX];
+    dkv_bench *bench;
+    dkv_bench_options one = usual;
+    one.outstanding = 1;
+    one.blocking = true;
+    CHECK(dkv_bench_new(&one, client, &bench, why) == DKV_OK);
+    dkv_bench_run(bench, 10);
+    CHECK(!dkv_bench_drain(bench, 10) && dkv_bench_result(bench)->done == 0);
+    dkv_bench_run(bench, 10);
+    CHECK(dkv_bench_result(bench)->done == 0 && requests() == 1);
+    dkv_bench_del(bench);
+    end();
+}
+
 /* When everything fails, the load says so, and asks again only with its next turn. */
 static void load_rests_after_errors(void) {
     begin();
@@ -197,7 +250,7 @@ static void filling_knows_what_to_try_again(void) {
 
 /* A load outside its limits is refused with a sentence. */
 static void bad_loads_are_refused(void) {
-    dkv_bench_options bad[] = {usual, usual, usual, usual, usual, usual};
+    dkv_bench_options bad[] = {usual, usual, usual, usual, usual, usual, usual};
     bad[0].keys = 0;
     bad[1].keys = DKV_BENCH_KEYS_MAX + 1;
     bad[2].value_len = DKV_VALUE_MAX + 1;
@@ -205,6 +258,7 @@ static void bad_loads_are_refused(void) {
     bad[4].read_share = NAN;
     bad[5].value_len = DKV_VALUE_MAX;
     bad[5].outstanding = DKV_BENCH_OUTSTANDING_MAX;
+    bad[6].blocking = true;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char why[DKV_DETAIL_MAX] = "";
         dkv_bench *bench;
@@ -302,11 +356,12 @@ static void zipfian_keys_are_scattered(void) {
 }
 
 static const check_test tests[] = {
-    CHECK_TEST(series_run_side_by_side),    CHECK_TEST(a_series_meets_a_bad_request),
-    CHECK_TEST(a_series_is_cut_short),      CHECK_TEST(load_counts_what_it_does),
-    CHECK_TEST(load_rests_after_errors),    CHECK_TEST(filling_knows_what_to_try_again),
-    CHECK_TEST(bad_loads_are_refused),      CHECK_TEST(a_histogram_agrees_with_sorting),
-    CHECK_TEST(the_zipfian_sum_is_right),   CHECK_TEST(zipfian_ranks_follow_the_formula),
+    CHECK_TEST(series_run_side_by_side),      CHECK_TEST(a_series_meets_a_bad_request),
+    CHECK_TEST(a_series_is_cut_short),        CHECK_TEST(load_counts_what_it_does),
+    CHECK_TEST(waiting_loads_share_a_client), CHECK_TEST(a_waiting_load_is_cut_short),
+    CHECK_TEST(load_rests_after_errors),      CHECK_TEST(filling_knows_what_to_try_again),
+    CHECK_TEST(bad_loads_are_refused),        CHECK_TEST(a_histogram_agrees_with_sorting),
+    CHECK_TEST(the_zipfian_sum_is_right),     CHECK_TEST(zipfian_ranks_follow_the_formula),
     CHECK_TEST(zipfian_keys_are_scattered),
 };
 

@@ -580,20 +580,37 @@ static void *thread_of_operations(void *number) {
     for (int i = 0; i < ROUNDS; i++) {
         snprintf(key, sizeof key, "key %d of %d", i, *(int *)number);
         dkv_client_op op = op_of(i % 3 ? DKV_OP_GET : DKV_OP_PUT, key, 0);
-        if (dkv_client_start(client, &op, 1)) return (void *)(uintptr_t)ROUNDS;
-        failed += !dkv_client_wait(client, &op, 1, LONG_MS) || op.err != DKV_OK;
+        bool done = false;
+        if (dkv_client_run(client, &op, LONG_MS, &done)) return (void *)(uintptr_t)ROUNDS;
+        failed += !done || op.err != DKV_OK;
         free(op.value);
     }
     return (void *)failed;
 }
 
-static uintptr_t run_threads(void) {
+/* The same, but none waits for longer than a millisecond. */
+static void *impatient_thread(void *number) {
+    char key[32];
+    uintptr_t failed = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        snprintf(key, sizeof key, "key %d of %d", i, *(int *)number);
+        dkv_client_op op = op_of(i % 3 ? DKV_OP_GET : DKV_OP_PUT, key, 0);
+        if (dkv_client_start(client, &op, 1)) return (void *)(uintptr_t)ROUNDS;
+        for (uint32_t turn = 0; !dkv_client_wait(client, &op, 1, turn % 2); turn++) {
+        }
+        failed += op.err != DKV_OK;
+        free(op.value);
+    }
+    return (void *)failed;
+}
+
+static uintptr_t run_threads(void *(*act)(void *)) {
     pthread_t threads[THREADS];
     int numbers[THREADS];
     uintptr_t failed = 0;
     for (int i = 0; i < THREADS; i++) {
         numbers[i] = i;
-        CHECK(pthread_create(&threads[i], NULL, thread_of_operations, &numbers[i]) == 0);
+        CHECK(pthread_create(&threads[i], NULL, act, &numbers[i]) == 0);
     }
     for (int i = 0; i < THREADS; i++) {
         void *result;
@@ -606,7 +623,15 @@ static uintptr_t run_threads(void) {
 /* Many threads share one client: every operation of every thread is answered. */
 static void threads_share_a_client(void) {
     begin();
-    CHECK(run_threads() == 0);
+    CHECK(run_threads(thread_of_operations) == 0);
+    CHECK(reads() >= THREADS * ROUNDS / 3 * 2 && writes() == THREADS * ROUNDS / 3);
+    end();
+}
+
+/* Threads that come and go while they wait take turns in polling, and none is forgotten. */
+static void threads_stop_waiting_and_wait_again(void) {
+    begin();
+    CHECK(run_threads(impatient_thread) == 0);
     CHECK(reads() >= THREADS * ROUNDS / 3 * 2 && writes() == THREADS * ROUNDS / 3);
     end();
 }
@@ -710,6 +735,7 @@ static const check_test tests[] = {
     CHECK_TEST(large_values_take_their_own_lane),
     CHECK_TEST(a_large_answer_opens_the_lane),
     CHECK_TEST(threads_share_a_client),
+    CHECK_TEST(threads_stop_waiting_and_wait_again),
     CHECK_TEST(threads_pass_over_a_silent_node),
     CHECK_TEST(closing_ends_every_wait),
     CHECK_TEST(a_forked_child_is_refused),

@@ -51,9 +51,11 @@ def test_every_key_is_written_and_begins_with_itself(cluster3):
         assert len(value) == 40 and value.startswith(key)
 
 
-@pytest.mark.parametrize(("threads", "processes"), [(3, 1), (2, 2)])
-def test_threads_and_processes_are_counted_together(cluster3, threads, processes):
-    load = bench.Workload(size=10, threads=threads, processes=processes, keys=100, outstanding=4)
+@pytest.mark.parametrize(("threads", "processes", "outstanding"), [(8, 1, 1), (3, 2, 1), (1, 2, 4)])
+def test_threads_and_processes_are_counted_together(cluster3, threads, processes, outstanding):
+    load = bench.Workload(
+        size=10, threads=threads, processes=processes, keys=100, outstanding=outstanding
+    )
     told = []
     result = bench.run(
         seeds(cluster3), load, seconds=0.5, warmup=0.5, progress=lambda *what: told.append(what)
@@ -93,6 +95,7 @@ def test_bad_arguments_are_refused():
         ("--size", "1x"),
         ("--outstanding", "0"),
         ("--threads", "0"),
+        ("--threads", "2", "--outstanding", "2"),
         ("--processes", "1000"),
         ("--keys", "0"),
         ("--read-share", "1.5"),
