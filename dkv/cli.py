@@ -30,7 +30,7 @@ import dkv
 from dkv import errors, node_program, running
 from dkv.certificate import Certificate
 from dkv.cluster import Cluster
-from dkv.results import NodeStatus
+from dkv.results import NodeStatus, PeerStatus
 
 if TYPE_CHECKING:
     from dkv import bench as measuring
@@ -376,9 +376,14 @@ def status_table(answers: Mapping[str, NodeStatus | None]) -> Table:
             f"{answer.gets:,}",
             f"{answer.failed:,}",
             f"{answer.uptime_ms / 1000:,.0f} s",
-            " ".join(peer.id for peer in answer.peers if peer.reach == "down"),
+            " ".join(map(named, (peer for peer in answer.peers if peer.reach == "down"))),
         )
     return table
+
+
+def named(peer: PeerStatus) -> str:
+    """A node that cannot be reached."""
+    return f"{peer.id} (declared lost)" if peer.declared_lost else peer.id
 
 
 def healing_table(answers: Mapping[str, NodeStatus | None]) -> Table:
@@ -467,10 +472,57 @@ def explained(answers: Mapping[str, NodeStatus | None]) -> Iterator[str]:
             "not exist. It fetches what it lacks, and is in sync again when it has compared\n"
             "all with every other replica: these must be running."
         )
+        away = missing(answers)
+        if away:
+            yield f"If the disk of {' or '.join(away)} is gone for good: dkv declare-lost {away[0]}"
     if any(answer and answer.clock_off for answer in answers.values()):
         yield "\nclock off: the node refuses to coordinate writes until its clock is set right."
     if any(answer and answer.full for answer in answers.values()):
         yield "\ndisk full: puts and deletes of its keys are refused until there is space."
+
+
+def missing(answers: Mapping[str, NodeStatus | None]) -> list[str]:
+    """The nodes that do not answer and that some other node still waits for."""
+    return [
+        node
+        for node, answer in answers.items()
+        if answer is None
+        and any(
+            peer.id == node and not peer.declared_lost
+            for other in answers.values()
+            if other
+            for peer in other.peers
+        )
+    ]
+
+
+@main.command("declare-lost")
+@click.argument("node")
+@click.option("--yes", is_flag=True, help="What NODE alone held may be given up.")
+@connecting
+def declare_lost(node: str, yes: bool, connect: str | None, timeout: float) -> None:
+    """Say to all other nodes that the data of NODE is gone for good.
+
+    For a node whose disk is lost, or that never comes back. Another node that has lost data itself
+    is not believed about absent keys until it has compared all with every other replica; from now
+    on it does not wait for NODE. Ends with 3 if a node could not be told: repeat it then.
+    """
+    if not yes:
+        raise click.UsageError(
+            f"what {node} alone held is given up: values that no other node has, and keys of which "
+            "only it could tell that they exist. Values that others hold stay. "
+            f"If its disk is gone for good: dkv declare-lost {node} --yes"
+        )
+    with connected(connect, timeout) as client:
+        said = client.declare_lost(node, timeout=timeout)
+    told = [one for one, error in said.items() if error is None]
+    click.echo(f"{node} is declared lost, and {', '.join(told)} will not wait for its data")
+    untold = {one: error for one, error in said.items() if error}
+    for one, error in untold.items():
+        click.echo(f"dkv: {one} was not told: {error}", err=True)
+    if untold:
+        click.echo(f"dkv: say it again when they run: dkv declare-lost {node} --yes", err=True)
+        raise SystemExit(EXIT_NOT_DONE)
 
 
 @main.command()

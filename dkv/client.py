@@ -11,6 +11,7 @@ node only, and its error says what became of it.
 
 import atexit
 import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, TypeVar, overload
@@ -20,6 +21,7 @@ from dkv._closing import Closing
 from dkv._timeout import milliseconds
 from dkv.certificate import Certificate, Holding, certify, holding_of
 from dkv.errors import (
+    BusyError,
     Error,
     InvalidArgumentError,
     NotFoundError,
@@ -43,6 +45,13 @@ Level = Literal["one", "quorum", "all"]
 """How many of a key's N replicas must answer: one, more than half, or all."""
 
 SHOWN_MAX = 60
+
+ASK_MAX_MS = 2000
+"""For one node, so that a silent one leaves time for the others."""
+
+ASK_AGAIN_S = 0.2
+
+ALONE = "the cluster has no other node to which this could be said"
 
 _LEVELS = {"one": 1, "quorum": 2, "all": 3}
 _GET, _PUT, _DELETE = "get", "put", "delete"
@@ -363,6 +372,55 @@ class Client(Closing):
                 first = reply["shares"][-1]["last"] + 1
         except (UnavailableError, DkvTimeoutError):
             return None
+
+    def declare_lost(self, node: str, *, timeout: float | None = None) -> dict[str, Error | None]:
+        """Says to all other nodes that what `node` held is gone for good, because its disk is.
+
+        A node that has lost data itself is not believed about absent keys before it has compared
+        all with every other replica. This is the word not to wait for `node` any more, nor for what
+        it held: whatever that node alone held is given up. If it comes back all the same, its data
+        is merged; if it comes back empty, it is filled from the others, as always.
+
+        Returns what each other node said: None if it has taken it in, durably, else its error.
+        Repeat it for those that failed, and for a node that loses its own data later on while
+        `node` is still away.
+
+        Raises `InvalidArgumentError` for a node that is not one of the cluster's;
+        `PreconditionError` if it can be reached: stop it first; the first error if nobody took it
+        in.
+
+        >>> client.declare_lost("n2")
+        Traceback (most recent call last):
+            ...
+        dkv.errors.PreconditionError: node n2 answers, so it is not lost: stop it first...
+        """
+        if node not in self.nodes:
+            raise InvalidArgumentError(
+                f"there is no node {node!r} in this cluster; its nodes are {', '.join(self.nodes)}"
+            )
+        deadline = time.monotonic() + self._ms(timeout) / 1000
+        if self._status_of(node, min(ASK_MAX_MS, self._ms(timeout))):
+            raise PreconditionError(
+                f"node {node} answers, so it is not lost: stop it first, if it is to be given up"
+            )
+        said = {one: self._tell_lost(one, node, deadline) for one in self.nodes if one != node}
+        if None not in said.values():
+            raise next((error for error in said.values() if error), PreconditionError(ALONE))
+        return said
+
+    def _tell_lost(self, to: str, lost: str, deadline: float) -> Error | None:
+        """Busy is what a node is while it tries to reach the lost one."""
+        while True:
+            left_ms = max(1, round((deadline - time.monotonic()) * 1000))
+            try:
+                self._native.declare_lost(to, lost, min(ASK_MAX_MS, left_ms))
+                return None
+            except BusyError as error:
+                if time.monotonic() + ASK_AGAIN_S >= deadline:
+                    return error
+                time.sleep(ASK_AGAIN_S)
+            except Error as error:
+                return error
 
     # ---- the end ----
 

@@ -50,6 +50,10 @@ class PeerStatus:
     reach: str
     """ "up", "down" (refused, broken or silent), "connecting", or "unknown" (nobody has tried)."""
 
+    declared_lost: bool = False
+    """Whether an operator has said that its data is gone for good, see `Client.declare_lost`. Until
+    it is complete again with other data."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:

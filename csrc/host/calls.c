@@ -1,4 +1,5 @@
-/* Unary calls: KV.Get, Put, Delete and Map, Admin.Status and Shares. */
+/* Unary calls: KV.Get, Put, Delete and Map, Admin.Status, Shares and
+ * DeclareLost. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,8 +44,8 @@ void dkv_call_reply(dkv_host *host, dkv_rpc_call *call, dkv_op op, const dkv_rep
         reply_error(host, call, reply);
         return;
     }
-    host->scratch.len = 0;
-    reply_scratch(host, call, dkv_wire_put_unary_reply(&host->scratch, op, reply));
+    host->scratch.len = 0; /* which is what DeclareLostReply is encoded as */
+    reply_scratch(host, call, op ? dkv_wire_put_unary_reply(&host->scratch, op, reply) : DKV_OK);
 }
 
 /* ---- requests ---- */
@@ -153,6 +154,8 @@ static void fill_peer(const dkv_host *host, const dkv_cluster_map *map, uint16_t
     to->id = map->members[i].id;
     to->address = map->members[i].address;
     to->reach = (Dkv__V1__Reach)dkv_node_reach(host->node, i);
+    const dkv_trust *trust = dkv_node_trust(host->node);
+    to->declared_lost = i != trust->self && trust->lost_ms[i];
 }
 
 static int put_status(dkv_host *host, dkv_buf *out) {
@@ -250,4 +253,20 @@ void dkv_call_shares(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t t
     int err = put_shares(host, request->first, &host->scratch);
     dkv__v1__shares_request__free_unpacked(request, NULL);
     reply_scratch(host, call, err);
+}
+
+/* ---- what it is told ---- */
+
+void dkv_call_declare_lost(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms) {
+    dkv_host *host = user;
+    (void)timeout_ms;
+    dkv_host_refresh_clock(host);
+    Dkv__V1__DeclareLostRequest *request =
+        dkv__v1__declare_lost_request__unpack(NULL, bytes.len, bytes.data);
+    if (!request) {
+        refuse(host, call, DKV_ERR_INVALID, "the request could not be understood");
+        return;
+    }
+    dkv_host_declare_lost(host, call, dkv_slice_of(request->node_id));
+    dkv__v1__declare_lost_request__free_unpacked(request, NULL);
 }

@@ -95,7 +95,7 @@ typedef struct dkv_waiter {
     dkv_rpc_call *call; /* NULL: a session's request, or a free slot */
     uint64_t id;        /* the client's; in a free slot the index of the next one */
     size_t len_bytes;   /* of the request */
-    dkv_op op;
+    dkv_op op;          /* 0: none, it is a declaration */
 } dkv_waiter;
 
 /* ---- the host ---- */
@@ -193,6 +193,9 @@ void dkv_session_caught_up(dkv_pair *pair);
  * host takes no more. */
 void dkv_host_request(dkv_host *host, dkv_waiter waiter, const dkv_request *request);
 
+/* As dkv_host_request, for the declaration that `member` is lost. */
+void dkv_host_declare_lost(dkv_host *host, dkv_rpc_call *call, dkv_slice member);
+
 /* The node's reply to one. */
 void dkv_host_reply(void *user, uint64_t handle, const dkv_reply *reply);
 
@@ -207,7 +210,9 @@ void dkv_call_delete(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t t
 void dkv_call_map(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
 void dkv_call_status(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
 void dkv_call_shares(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
+void dkv_call_declare_lost(void *user, dkv_rpc_call *call, dkv_slice bytes, uint32_t timeout_ms);
 
+/* `op` 0: the reply to a declaration. */
 void dkv_call_reply(dkv_host *host, dkv_rpc_call *call, dkv_op op, const dkv_reply *reply);
 
 /* ---- health.c ---- */

@@ -108,19 +108,32 @@ static void refuse(dkv_host *host, const dkv_waiter *waiter, int err, const char
     answer(host, waiter, &reply);
 }
 
-void dkv_host_request(dkv_host *host, dkv_waiter waiter, const dkv_request *request) {
+/* The handle for what waits for the node; 0 if the waiter was refused. */
+static uint64_t admit(dkv_host *host, dkv_waiter waiter) {
     if (host->stopping) {
         refuse(host, &waiter, DKV_ERR_UNAVAILABLE, "the node is stopping");
-        return;
+        return 0;
     }
-    waiter.len_bytes = request->key.len + request->value.len;
     bool is_full = host->request_bytes + waiter.len_bytes > host->request_bytes_max;
     uint64_t handle = is_full ? 0 : add_waiter(host, waiter);
     if (!handle) {
         refuse(host, &waiter, DKV_ERR_BUSY, "too many requests are under way in this node");
-        return;
     }
+    return handle;
+}
+
+void dkv_host_request(dkv_host *host, dkv_waiter waiter, const dkv_request *request) {
+    waiter.len_bytes = request->key.len + request->value.len;
+    uint64_t handle = admit(host, waiter);
+    if (!handle) return;
     dkv_host_step(host, (dkv_event){.kind = DKV_EVENT_REQUEST, .request = {handle, request}});
+}
+
+void dkv_host_declare_lost(dkv_host *host, dkv_rpc_call *call, dkv_slice member) {
+    uint64_t handle = admit(host, (dkv_waiter){.call = call});
+    if (!handle) return;
+    dkv_host_step(host,
+                  (dkv_event){.kind = DKV_EVENT_DECLARE_LOST, .declare_lost = {handle, member}});
 }
 
 void dkv_host_drop_requests(dkv_host *host) {

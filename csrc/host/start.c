@@ -24,6 +24,7 @@ static const dkv_rpc_method methods[] = {
      .events = &dkv_link_accepted_events},
     {.path = "/dkv.v1.Admin/Status", .unary = dkv_call_status},
     {.path = "/dkv.v1.Admin/Shares", .unary = dkv_call_shares},
+    {.path = "/dkv.v1.Admin/DeclareLost", .unary = dkv_call_declare_lost},
     {.path = "/grpc.health.v1.Health/Check", .unary = dkv_health_check},
     {.path = "/grpc.health.v1.Health/Watch",
      .accept = dkv_watch_accept,

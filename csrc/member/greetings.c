@@ -9,6 +9,7 @@
 dkv_hello dkv_peers_hello_to(const dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     const dkv_trust *trust = peers->options.trust;
     const dkv_cluster_map *map = peers->options.map;
+    bool is_durable = trust->changes <= peers->durable_changes;
     return (dkv_hello){
         .cluster = dkv_slice_of(map->cluster),
         .node_id = dkv_slice_of(dkv_peers_name(peers, peers->options.self)),
@@ -18,6 +19,8 @@ dkv_hello dkv_peers_hello_to(const dkv_peers *peers, const dkv_moment *at, uint1
         .n_members = map->n_members,
         .store_id = trust->store_id,
         .remembers = trust->remembered[index],
+        .lost_ms = trust->lost_ms[index],
+        .heeded_ms = is_durable ? trust->lost_ms[peers->options.self] : 0,
         .in_sync = dkv_trust_in_sync(trust),
         .wall_ms = at->wall_ms,
         .state = peers->options.state(peers->options.user),
@@ -59,6 +62,7 @@ void dkv_peers_told(dkv_peers *peers, const dkv_moment *at, uint16_t index, uint
 void dkv_peers_greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index,
                           const dkv_hello *hello, bool answers) {
     uint64_t remembered = peers->options.trust->remembered[index];
+    bool was_lost = peers->options.trust->lost_ms[index] != 0;
     dkv_trust_heard(peers->options.trust, index, hello);
     if (answers) dkv_peers_told(peers, at, index, hello->remembers);
     if (remembered && remembered != hello->store_id && !hello->in_sync) {
@@ -66,6 +70,11 @@ void dkv_peers_greeted_by(dkv_peers *peers, const dkv_moment *at, uint16_t index
             peers, at, DKV_LOG_WARN, "peer_store_replaced", index,
             "came with another store than before (was its data directory replaced?): it is "
             "not believed about absent keys");
+    } else if (was_lost && remembered == hello->store_id) {
+        dkv_peers_log(peers, at, DKV_LOG_WARN, "peer_not_lost", index,
+                      "is back with the store that was declared lost: what it holds is merged, and "
+                      "it is not believed about absent keys until it has been compared with all "
+                      "other replicas");
     }
 }
 

@@ -20,7 +20,15 @@
  *    (replica/heal.h).
  * 6. A peer with another store than remembered replaces it in memory only once it is in sync as a
  *    whole.
- * 7. A store is used only under the cluster map that it was filled under: under another one it
+ * 7. An operator may declare a peer lost: the store that it had is gone for good. What this store
+ *    had lost until then needs no comparison with that peer, and no word of it; what it loses later
+ *    does again, since the peer may have another store by then that knows of it. If that very store
+ *    comes back before the others have been compared with, it is waited for after all.
+ * 8. A store that was declared lost and comes back all the same is told so in greetings, and takes
+ *    everything for lost: nobody has waited for it. A declaration is named by its time, so that it
+ *    is heeded once. It is forgotten when the store says that it has heeded it, and when another
+ *    store takes its place (rule 6).
+ * 9. A store is used only under the cluster map that it was filled under: under another one it
  *    would lack keys that are now its own, and could not know it. */
 #ifndef DKV_MEMBER_TRUST_H
 #define DKV_MEMBER_TRUST_H
@@ -46,7 +54,10 @@ typedef struct dkv_trust {
     uint32_t starts;   /* of this node on this store, this one included */
     uint8_t *states;   /* by share: dkv_share_state */
     uint32_t n_in_sync, n_new;
+    uint8_t *waived;      /* by share: mask of places in its list that need not be compared with */
     uint64_t *remembered; /* by member: store id, 0 = never met */
+    uint64_t *lost_ms;    /* by member: when it was declared lost, as `remembered`; 0: it is not.
+                             Of this node: the latest such time that a peer has told it */
     bool *needed;         /* by member: its word counts for some share */
     bool *told;           /* by member: has told which store of this node it remembers */
     bool *vouches;        /* by member: it is this one */
@@ -63,7 +74,8 @@ int dkv_trust_init(dkv_trust *trust, const dkv_cluster_map *map, const dkv_share
                    uint16_t self, uint64_t store_id, dkv_slice facts);
 
 /* Takes in what `peer` said of itself. What it said of this node need not be durable there, unless
- * it answered a greeting: see dkv_trust_told. */
+ * it answered a greeting: see dkv_trust_told. If it holds this very store for lost, and that is
+ * news, lost_ms of this node changes, everything is lost, and the caller has it compared. */
 void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello);
 
 /* `peer` has said which store of this node it remembers durably. */
@@ -84,13 +96,21 @@ bool dkv_trust_in_sync(const dkv_trust *trust);
 /* True if the store's word that it has no key at `token` counts. */
 bool dkv_trust_believes(const dkv_trust *trust, uint64_t token);
 
+/* The operator says that the store last met of `peer`, another member, is gone for good. Returns
+ * how many shares need one comparison less than before, or one word. */
+uint32_t dkv_trust_declare_lost(dkv_trust *trust, uint16_t peer, uint64_t wall_ms);
+
 /* The store may have lost confirmed records anywhere. */
 void dkv_trust_lost_all(dkv_trust *trust);
 
 /* The store has lost a record that it had confirmed at `token`. */
 void dkv_trust_lost(dkv_trust *trust, uint64_t token);
 
-/* A share has been compared with every other replica: it is in sync from now on. */
+/* Whether `share`, which is not in sync, is after comparisons with the replicas at the places of
+ * the mask `compared`. */
+bool dkv_trust_is_regained(const dkv_trust *trust, uint32_t share, unsigned compared);
+
+/* It is in sync from now on. */
 void dkv_trust_regained(dkv_trust *trust, uint32_t share);
 
 /* Appends the facts to `out`, to be stored durably. */

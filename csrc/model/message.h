@@ -84,6 +84,8 @@ typedef struct dkv_hello {
     uint32_t n_members;
     uint64_t store_id;  /* the sender's store */
     uint64_t remembers; /* store id that the sender remembers of the receiver; 0 = none */
+    uint64_t lost_ms;   /* when that store was declared lost to the sender; 0: it was not */
+    uint64_t heeded_ms; /* of such times the latest that the sender's store has heeded, durably */
     bool in_sync;       /* the sender's store has lost nothing that it confirmed */
     uint64_t wall_ms;   /* the sender's wall clock */
     int state;          /* what the sender would say to a put now: 0, BUSY or NO_SPACE */

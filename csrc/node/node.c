@@ -1,9 +1,19 @@
 #include "node/node.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "replica/replica.h"
+
+#define DECLARATIONS_MAX 16u /* that wait for the disk; more are BUSY */
+
+/* A DECLARE_LOST whose answer waits until these changes of the trust are durable. */
+typedef struct declaration {
+    uint64_t handle;
+    uint64_t changes;
+} declaration;
 
 struct dkv_node {
     dkv_ring *own_ring; /* NULL: `ring` is borrowed */
@@ -18,6 +28,8 @@ struct dkv_node {
     int64_t full_retry_ns; /* when to ask a full disk again */
     uint64_t scrub_ms;     /* wall clock at the end of the last scrub pass; 0: none yet */
     uint32_t jobs_out;
+    declaration declarations[DECLARATIONS_MAX];
+    unsigned n_declarations;
     bool counted; /* this start is durably counted */
     bool ready;   /* to coordinate writes */
     bool failed;  /* the store failed: nothing is done any more */
@@ -123,7 +135,7 @@ void dkv_node_del(dkv_node *node) {
     free(node);
 }
 
-/* ---- store ---- */
+/* ---- facts ---- */
 
 static bool facts_wait(const dkv_node *node) {
     return node->facts_handed != node->trust.changes;
@@ -143,6 +155,81 @@ static void hand_facts_to_store(dkv_node *node, const dkv_moment *at) {
     }
 }
 
+/* ---- members that are lost ---- */
+
+static void answer_declaration(const dkv_moment *at, uint64_t handle, int err, const char *why) {
+    dkv_reply reply = {.err = err, .detail = dkv_slice_of(why)};
+    at->effects->reply(at->effects->user, handle, &reply);
+}
+
+static void answer_durable(dkv_node *node, const dkv_moment *at, uint64_t changes) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < node->n_declarations; i++) {
+        declaration one = node->declarations[i];
+        if (one.changes <= changes) {
+            answer_declaration(at, one.handle, DKV_OK, "");
+        } else {
+            node->declarations[kept++] = one;
+        }
+    }
+    node->n_declarations = kept;
+}
+
+/* 0 if member `index` may be declared lost, else why not, in `why` after "node n3". */
+static int check_lost(dkv_node *node, const dkv_moment *at, uint16_t index, const char **why) {
+    if (index == node->trust.self) {
+        *why = "is this node itself, which is not lost";
+        return DKV_ERR_PRECONDITION;
+    }
+    switch (dkv_peers_want(node->peers, at, index)) {
+    case DKV_REACH_UP:
+        *why =
+            "can be reached, or could a moment ago: only a node that was stopped for good is "
+            "lost; if it was, ask again in some seconds";
+        return DKV_ERR_PRECONDITION;
+    case DKV_REACH_UNKNOWN:
+    case DKV_REACH_CONNECTING:
+        *why = "is being tried, as it may be reached: ask again in a second";
+        return DKV_ERR_BUSY;
+    case DKV_REACH_DOWN: break;
+    }
+    if (node->n_declarations < DECLARATIONS_MAX) return DKV_OK;
+    *why = "was not declared lost: the disk has not stored earlier declarations yet";
+    return DKV_ERR_BUSY;
+}
+
+static void take_for_lost(dkv_node *node, const dkv_moment *at, uint16_t index) {
+    const char *id = node->trust.map->members[index].id;
+    uint32_t waived = dkv_trust_declare_lost(&node->trust, index, at->wall_ms);
+    char text[DKV_DETAIL_MAX];
+    snprintf(text, sizeof text,
+             "node %s was declared lost: %u token ranges of this store will not be compared with "
+             "what it held; what it alone held is given up",
+             id, waived);
+    dkv_notice_field field = {.key = "peer", .text = id};
+    at->effects->log(at->effects->user, &(dkv_notice){DKV_LOG_WARN, "peer_declared_lost", text,
+                                                      .fields = &field, .n_fields = 1});
+    dkv_replica_declared_lost(node->replica, at, index);
+    become_ready(node, at);
+}
+
+static void declare_lost(dkv_node *node, const dkv_moment *at, uint64_t handle, dkv_slice member) {
+    char id[DKV_NAME_MAX + 1], text[DKV_DETAIL_MAX];
+    const char *why = "is not in the cluster map: `dkv ring` lists those that are";
+    snprintf(id, sizeof id, "%.*s", (int)member.len, (const char *)member.data);
+    int index = member.len <= DKV_NAME_MAX ? dkv_cluster_map_find(node->trust.map, id) : -1;
+    int err = index < 0 ? DKV_ERR_INVALID : check_lost(node, at, (uint16_t)index, &why);
+    if (err) {
+        snprintf(text, sizeof text, "node %s %s", id, why);
+        answer_declaration(at, handle, err, text);
+        return;
+    }
+    take_for_lost(node, at, (uint16_t)index);
+    node->declarations[node->n_declarations++] = (declaration){handle, node->trust.changes};
+}
+
+/* ---- store ---- */
+
 static void facts_stored(dkv_node *node, const dkv_moment *at, const dkv_store_event *event) {
     if (event->err) { /* the disk is full, say: hand them in again */
         node->facts_handed = 0;
@@ -151,7 +238,9 @@ static void facts_stored(dkv_node *node, const dkv_moment *at, const dkv_store_e
     }
     node->counted = true;
     become_ready(node, at);
-    dkv_peers_durable(node->peers, at, event->cookie & ~DKV_REPLICA_COOKIE_END);
+    uint64_t changes = event->cookie & ~DKV_REPLICA_COOKIE_END;
+    dkv_peers_durable(node->peers, at, changes);
+    answer_durable(node, at, changes);
 }
 
 static void record_damaged(dkv_node *node, const dkv_moment *at, uint64_t token) {
@@ -212,7 +301,14 @@ static void tick(dkv_node *node, const dkv_moment *at) {
 
 static void message_came(dkv_node *node, const dkv_moment *at, dkv_link link,
                          const dkv_message *message) {
+    uint64_t heeded_ms = node->trust.lost_ms[node->trust.self];
     int peer = dkv_peers_message(node->peers, at, link, message);
+    if (node->trust.lost_ms[node->trust.self] != heeded_ms) {
+        dkv_notice_say(at, DKV_LOG_WARN, "declared_lost",
+                       "an operator has declared this store lost: it is not believed about absent "
+                       "keys until it has been compared with all other replicas");
+        dkv_replica_compare_all(node->replica);
+    }
     if (peer >= 0) dkv_replica_message(node->replica, at, link, (uint16_t)peer, message);
 }
 
@@ -233,6 +329,9 @@ void dkv_node_step(dkv_node *node, const dkv_event *event, const dkv_effects *ef
     case DKV_EVENT_DISK_DONE:
         node->jobs_out--;
         dkv_store_job_done(node->store, event->job);
+        break;
+    case DKV_EVENT_DECLARE_LOST:
+        declare_lost(node, &at, event->declare_lost.handle, event->declare_lost.member);
         break;
     case DKV_EVENT_STOP: dkv_replica_stop(node->replica, &at); break;
     }

@@ -31,6 +31,8 @@ typedef enum dkv_event_kind {
     DKV_EVENT_LINK_CLOSED,   /* `link`, of either kind, is gone, or could not be opened */
     DKV_EVENT_MESSAGE,       /* `message` came in on `link` */
     DKV_EVENT_DISK_DONE,     /* `job` was performed */
+    DKV_EVENT_DECLARE_LOST,  /* the operator's word that the store of a member is gone for good;
+                                answered by one `reply` with its handle, once it is durable */
     DKV_EVENT_STOP,          /* the node is being stopped: writes that have not begun are refused */
 } dkv_event_kind;
 
@@ -49,6 +51,10 @@ typedef struct dkv_event {
             const dkv_message *message; /* borrows for the step */
         } message;
         dkv_disk_job *job; /* DISK_DONE: given back */
+        struct {
+            uint64_t handle;  /* as of a request */
+            dkv_slice member; /* its id; borrows for the step */
+        } declare_lost;
     };
 } dkv_event;
 

@@ -265,6 +265,16 @@ NODE_METHOD_ERR(wipe)
 NODE_METHOD_ERR(flip)
 NODE_METHOD_ERR(lose_file)
 
+static PyObject *world_declare_lost(PyObject *object, PyObject *args) {
+    unsigned node, lost;
+    if (!PyArg_ParseTuple(args, "II:declare_lost", &node, &lost) || check_node(object, node) ||
+        check_node(object, lost)) {
+        return NULL;
+    }
+    return none_or_raise(object, dkv_world_declare_lost(((world_object *)object)->world,
+                                                        (uint16_t)node, (uint16_t)lost));
+}
+
 static PyObject *world_skew(PyObject *object, PyObject *args) {
     unsigned node;
     long long ms;
@@ -595,6 +605,8 @@ static PyMethodDef world_methods[] = {
     {"resume", world_resume, METH_O, "resume($self, node, /)\n--\n\nSIGCONT."},
     {"start", world_start, METH_O, "start($self, node, /)\n--\n\nStarts the process."},
     {"stop", world_stop, METH_O, "stop($self, node, /)\n--\n\nStops the process cleanly."},
+    {"declare_lost", world_declare_lost, METH_VARARGS,
+     "declare_lost($self, node, lost, /)\n--\n\nAn operator's word to a node."},
     {"wipe", world_wipe, METH_O, "wipe($self, node, /)\n--\n\nReplaces the disk."},
     {"flip", world_flip, METH_O, "flip($self, node, /)\n--\n\nFlips a bit of the disk."},
     {"lose_file", world_lose_file, METH_O,

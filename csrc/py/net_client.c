@@ -3,6 +3,7 @@
  * `users` counts the calls under way. close() ends them all; the last one to leave frees the
  * client. Both are touched with the GIL held only. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "admin.pb-c.h"
 #include "base/err.h"
@@ -363,6 +364,24 @@ static PyObject *client_shares(PyObject *object, PyObject *args) {
                      &dkv__v1__shares_reply__descriptor);
 }
 
+static PyObject *client_declare_lost(PyObject *object, PyObject *args) {
+    const dkv_net_state *state = dkv_net_state_of(object);
+    const char *id, *lost;
+    unsigned timeout_ms;
+    uint8_t bytes[DKV_NAME_MAX + 4]; /* tag and length take 3 at most */
+    if (!PyArg_ParseTuple(args, "ssI:declare_lost", &id, &lost, &timeout_ms)) return NULL;
+    if (strlen(lost) > DKV_NAME_MAX) {
+        dkv_py_raise(&state->errors, DKV_ERR_INVALID, "no node has an id as long as this");
+        return NULL;
+    }
+    Dkv__V1__DeclareLostRequest request;
+    dkv__v1__declare_lost_request__init(&request);
+    request.node_id = (char *)lost;
+    dkv_slice packed = {bytes, dkv__v1__declare_lost_request__pack(&request, bytes)};
+    return call_node((client_object *)object, id, "/dkv.v1.Admin/DeclareLost", packed, timeout_ms,
+                     &dkv__v1__declare_lost_reply__descriptor);
+}
+
 /* ---- the type ------------------------------------------------------------------------------- */
 
 static PyMethodDef client_methods[] = {
@@ -389,6 +408,8 @@ static PyMethodDef client_methods[] = {
      "status($self, node, timeout_ms, /)\n--\n\nReturns dict."},
     {"shares", client_shares, METH_VARARGS,
      "shares($self, node, first, timeout_ms, /)\n--\n\nReturns dict."},
+    {"declare_lost", client_declare_lost, METH_VARARGS,
+     "declare_lost($self, node, lost, timeout_ms, /)\n--\n\nReturns dict."},
     {"close", client_close, METH_NOARGS,
      "close($self, /)\n--\n\nEnds all calls under way, in all threads."},
     {0},

@@ -173,17 +173,30 @@ static void begin(dkv_heal *heal, const dkv_moment *at, uint16_t peer) {
     go_on(heal, at, peer);
 }
 
-void dkv_heal_share_compared(dkv_heal *heal, const dkv_moment *at, uint16_t peer, uint32_t share) {
+/* The share is in sync again if there is nobody left to compare it with. */
+static void regain(dkv_heal *heal, const dkv_moment *at, uint32_t share) {
     dkv_trust *trust = heal->replica->options.trust;
-    if (trust->states[share] == DKV_SHARE_IN_SYNC) return;
-    int mine = dkv_share_place(heal->shares, share, heal->replica->options.self);
-    unsigned all = (1u << heal->shares->replication) - 1;
-    heal->compared[share] |= (uint8_t)(1u << dkv_share_place(heal->shares, share, peer));
-    if ((heal->compared[share] | 1u << mine) != all) return;
+    if (!dkv_trust_is_regained(trust, share, heal->compared[share])) return;
     dkv_trust_regained(trust, share);
     if (dkv_trust_in_sync(trust)) {
         dkv_notice_say(at, DKV_LOG_INFO, "in_sync",
                        "this store was compared with all other replicas: it is in sync");
+    }
+}
+
+void dkv_heal_share_compared(dkv_heal *heal, const dkv_moment *at, uint16_t peer, uint32_t share) {
+    dkv_trust *trust = heal->replica->options.trust;
+    if (trust->states[share] == DKV_SHARE_IN_SYNC) return;
+    heal->compared[share] |= (uint8_t)(1u << dkv_share_place(heal->shares, share, peer));
+    regain(heal, at, share);
+}
+
+void dkv_heal_declared_lost(dkv_heal *heal, const dkv_moment *at, uint16_t peer) {
+    for (uint32_t i = 0; i < heal->shares->n; i++) {
+        bool concerns = dkv_share_place(heal->shares, i, peer) >= 0;
+        if (concerns && heal->replica->options.trust->states[i] != DKV_SHARE_IN_SYNC) {
+            regain(heal, at, i);
+        }
     }
 }
 

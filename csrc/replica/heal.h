@@ -19,7 +19,7 @@
  * 1. A write that this node coordinated and that a replica has not confirmed leaves a hint for it,
  *    a dirty share, or a session that has the share under way.
  * 2. A lost share is in sync again (member/trust.h) only after whole comparisons of it with every
- *    other replica, each begun after the loss.
+ *    other replica that was not declared lost meanwhile, each begun after the loss.
  * 3. What is under way is bounded in records and bytes, and small while clients are served. */
 #ifndef DKV_REPLICA_HEAL_H
 #define DKV_REPLICA_HEAL_H
@@ -53,6 +53,10 @@ void dkv_heal_hint(dkv_heal *heal, uint16_t peer, uint64_t token);
 /* This node has lost a record at `token`, or records anywhere. */
 void dkv_heal_lost(dkv_heal *heal, uint64_t token);
 void dkv_heal_lost_all(dkv_heal *heal);
+
+/* The operator says that the store of `peer` is gone for good: what was compared with all others is
+ * in sync. */
+void dkv_heal_declared_lost(dkv_heal *heal, const dkv_moment *at, uint16_t peer);
 
 /* ---- events ---- */
 

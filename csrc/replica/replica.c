@@ -316,6 +316,14 @@ void dkv_replica_lost(dkv_replica *replica, uint64_t token) {
     dkv_heal_lost(replica->heal, token);
 }
 
+void dkv_replica_compare_all(dkv_replica *replica) {
+    dkv_heal_lost_all(replica->heal);
+}
+
+void dkv_replica_declared_lost(dkv_replica *replica, const dkv_moment *at, uint16_t peer) {
+    dkv_heal_declared_lost(replica->heal, at, peer);
+}
+
 void dkv_replica_ready(dkv_replica *replica, const dkv_moment *at) {
     replica->ready = true;
     for (request *r = replica->requests, *next; r; r = next) {

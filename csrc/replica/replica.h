@@ -69,6 +69,12 @@ void dkv_replica_stored(dkv_replica *replica, const dkv_moment *at, const dkv_st
 /* The store has lost a record at `token` to damage. */
 void dkv_replica_lost(dkv_replica *replica, uint64_t token);
 
+/* All of this store was declared lost: whatever it holds is compared with the other replicas. */
+void dkv_replica_compare_all(dkv_replica *replica);
+
+/* `peer` was declared lost, as the trust knows by now. */
+void dkv_replica_declared_lost(dkv_replica *replica, const dkv_moment *at, uint16_t peer);
+
 /* What this node would answer to a peer's write now: 0, BUSY or NO_SPACE. */
 int dkv_replica_state(const dkv_replica *replica);
 

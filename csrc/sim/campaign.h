@@ -1,7 +1,8 @@
 /* Campaigns: a random cluster, a random durability, a random workload and random faults from one
  * seed, checked by the rules of sim/check.h. The course of one campaign:
  *   1. clients read and write few keys while nodes crash, lose power, stall, lose sight of each
- *      other, have slow links, wrong clocks, and slow, full, failing or rotting disks;
+ *      other, have slow links, wrong clocks, and slow, full, failing or rotting disks, and while an
+ *      operator gives up the data of nodes whose disk is gone;
  *   2. all faults end, and time passes;
  *   3. every machine loses power at once, and every disk is checked; all start again;
  *   4. every key is read and written at level all, the whole history is checked, and 3 once more.
@@ -30,7 +31,8 @@
     X(READ_ERROR, "read_error") \
     X(FLIP, "flip")             \
     X(LOSE_FILE, "lose_file")   \
-    X(WIPE, "wipe")
+    X(WIPE, "wipe")             \
+    X(DECLARE_LOST, "declare_lost")
 
 typedef enum dkv_fault {
 #define DKV_FAULT_ENUM(name, text) DKV_FAULT_##name,

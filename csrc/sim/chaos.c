@@ -59,6 +59,19 @@ static void repair_later(dkv_chaos *chaos, dkv_fault fault, uint16_t node, uint1
     repair_in(chaos, duration(chaos), fault, node, peer);
 }
 
+/* The operator has seen that the disk is gone, and says so until all that run have taken it in or
+ * the node is back with an empty one. */
+static void declare_lost(dkv_chaos *chaos, uint16_t node) {
+    bool all_know = true;
+    if (dkv_world_is_running(chaos->world, node)) return;
+    dkv_world_wipe(chaos->world, node);
+    for (uint16_t i = 0; i < chaos->n_nodes; i++) {
+        if (!dkv_world_is_running(chaos->world, i)) continue;
+        all_know &= dkv_world_declare_lost(chaos->world, i, node) == DKV_OK;
+    }
+    if (!all_know) repair_in(chaos, 300 * MS, DKV_FAULT_DECLARE_LOST, node, 0);
+}
+
 static void repair(dkv_chaos *chaos, const dkv_chaos_repair *r) {
     switch (r->fault) {
     case DKV_FAULT_PAUSE: dkv_world_resume(chaos->world, r->node); break;
@@ -70,6 +83,7 @@ static void repair(dkv_chaos *chaos, const dkv_chaos_repair *r) {
     case DKV_FAULT_SKEW: dkv_world_skew(chaos->world, r->node, 0); break;
     case DKV_FAULT_SLOW_DISK: dkv_world_slow_disk(chaos->world, r->node, 0, 0); break;
     case DKV_FAULT_CAPACITY: dkv_world_capacity(chaos->world, r->node, 0); break;
+    case DKV_FAULT_DECLARE_LOST: declare_lost(chaos, r->node); break;
     default: break;
     }
 }
@@ -149,6 +163,21 @@ static void skew(dkv_chaos *chaos, uint16_t node) {
     repair_later(chaos, DKV_FAULT_SKEW, node, 0);
 }
 
+static void replace_disk(dkv_chaos *chaos, uint16_t node, int64_t away_ns) {
+    dkv_world_crash(chaos->world, node);
+    dkv_world_wipe(chaos->world, node);
+    chaos->start_at[node] = dkv_world_now(chaos->world) + away_ns;
+}
+
+/* A disk is gone, and it takes a while until there is another one. Often another node has just
+ * lost its own: only such nodes wait for anybody. */
+static void lose_disk(dkv_chaos *chaos, uint16_t node) {
+    uint16_t other = (uint16_t)dkv_rand_below(&chaos->rand, chaos->n_nodes);
+    if (one_in(chaos, 2)) replace_disk(chaos, other, between(chaos, MS, 1000 * MS));
+    replace_disk(chaos, node, between(chaos, 500 * MS, 8000 * MS));
+    repair_in(chaos, between(chaos, 10 * MS, 2000 * MS), DKV_FAULT_DECLARE_LOST, node, 0);
+}
+
 static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
     dkv_world *world = chaos->world;
     switch (kind) {
@@ -178,6 +207,7 @@ static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
         dkv_world_crash(world, node);
         dkv_world_lose_file(world, node);
         break;
+    case DKV_FAULT_DECLARE_LOST: lose_disk(chaos, node); break;
     default: break;
     }
     chaos->n_faults[kind]++;

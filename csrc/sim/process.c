@@ -201,6 +201,23 @@ int dkv_world_stop(dkv_world *world, uint16_t node) {
     return err;
 }
 
+int dkv_world_declare_lost(dkv_world *world, uint16_t node, uint16_t lost) {
+    dkv_sim_node *sn = &world->nodes[node];
+    if (!sn->node || sn->paused) return DKV_ERR_UNAVAILABLE;
+    dkv_event event = {
+        .kind = DKV_EVENT_DECLARE_LOST,
+        .declare_lost = {DKV_SIM_DECLARATION, dkv_slice_of(world->map->members[lost].id)}};
+    sn->declared = DKV_OK;
+    dkv_sim_step(sn, &event);
+    int err = sn->declared;
+    char text[DKV_NAME_MAX + 64];
+    snprintf(text, sizeof text, "%s is declared lost: %s", world->map->members[lost].id,
+             dkv_err_name(err));
+    dkv_sim_note(sn, DKV_TRACE_DECLARE_LOST, lost, text);
+    dkv_sim_settle(sn);
+    return err;
+}
+
 void dkv_world_pause(dkv_world *world, uint16_t node) {
     dkv_sim_node *sn = &world->nodes[node];
     if (!sn->node || sn->paused) return;

@@ -54,6 +54,8 @@ typedef struct dkv_sim_link {
     uint32_t refs; /* open ends and events; unlinked and freed with the last */
 } dkv_sim_link;
 
+#define DKV_SIM_DECLARATION UINT64_MAX /* the handle of every declaration */
+
 typedef struct dkv_sim_node {
     dkv_world *world;
     uint16_t index;
@@ -72,6 +74,7 @@ typedef struct dkv_sim_node {
     int64_t damaged_at;
     int64_t end_damaged_at;
     int64_t wiped_at;
+    int declared; /* what was said to the last declaration that a node is lost */
     int64_t paused_since, paused_ns;
     uint32_t disk_max_us;      /* 0: the world's */
     uint64_t disk_bytes_per_s; /* 0: no limit */

@@ -21,6 +21,7 @@
     X(WIPE, "wipe")                   \
     X(FLIP, "flip")                   \
     X(LOSE_FILE, "lose_file")         \
+    X(DECLARE_LOST, "declare_lost")   \
     X(CAPACITY, "capacity")           \
     X(SLOW_DISK, "slow_disk")         \
     X(SYNC_ERROR, "sync_error")       \

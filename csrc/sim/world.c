@@ -56,7 +56,12 @@ static void on_send(void *user, dkv_link link, const dkv_message *message) {
 }
 
 static void on_reply(void *user, uint64_t handle, const dkv_reply *reply) {
-    dkv_sim_client_reply(user, handle, reply);
+    if (handle == DKV_SIM_DECLARATION) {
+        dkv_sim_node *sn = user;
+        sn->declared = reply->err;
+    } else {
+        dkv_sim_client_reply(user, handle, reply);
+    }
 }
 
 static void on_disk(void *user, dkv_disk_job *job) {

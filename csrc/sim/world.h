@@ -157,6 +157,11 @@ int dkv_world_stop(dkv_world *world, uint16_t node);
  * as dkv_store_open and dkv_node_new. */
 int dkv_world_start(dkv_world *world, uint16_t node);
 
+/* Says to `node` as its operator that the store that `lost` had is gone for good, which should be
+ * true. It is recorded with the node's next writes. UNAVAILABLE if the node does not run; else the
+ * node's own refusal. */
+int dkv_world_declare_lost(dkv_world *world, uint16_t node, uint16_t lost);
+
 /* SIGSTOP and SIGCONT: a paused process does nothing, its machine still takes what is sent. */
 void dkv_world_pause(dkv_world *world, uint16_t node);
 void dkv_world_resume(dkv_world *world, uint16_t node);

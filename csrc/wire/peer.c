@@ -48,6 +48,8 @@ static void fill_hello(const dkv_hello *from, parts *to) {
     to->hello.members = from->n_members;
     to->hello.store_id = from->store_id;
     to->hello.remembers = from->remembers;
+    to->hello.lost_ms = from->lost_ms;
+    to->hello.heeded_ms = from->heeded_ms;
     to->hello.in_sync = from->in_sync;
     to->hello.wall_ms = from->wall_ms;
     to->hello.err = from->err;
@@ -198,6 +200,8 @@ static int read_hello(const Dkv__V1__Hello *from, dkv_hello *out) {
         .n_members = from->members,
         .store_id = from->store_id,
         .remembers = from->remembers,
+        .lost_ms = from->lost_ms,
+        .heeded_ms = from->heeded_ms,
         .in_sync = from->in_sync,
         .wall_ms = from->wall_ms,
     };

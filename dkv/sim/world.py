@@ -267,6 +267,20 @@ n2 (not reachable); nothing was written; at level quorum it may succeed
         """Replaces the disk of a node that does not run by an empty one."""
         self._native.wipe(self._of_node(node))
 
+    def declare_lost(self, lost: str, *, to: str) -> None:
+        """Says to the node `to`, as its operator, that what `lost` held is gone for good.
+
+        It should be true: the disk of `lost` was wiped, or the node never comes back. See
+        `dkv.Client.declare_lost`.
+
+        >>> world = World(3)
+        >>> world.crash("n3")
+        >>> world.wipe("n3")
+        >>> world.run(seconds=1)
+        >>> world.declare_lost("n3", to="n1")
+        """
+        self._native.declare_lost(self._of_node(to), self._of_node(lost))
+
     def flip(self, node: str) -> None:
         """Flips a random bit of what the node's disk holds of the log."""
         self._native.flip(self._of_node(node))

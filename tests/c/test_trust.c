@@ -137,6 +137,107 @@ static void partly_regained_store_stays_so(void) {
     teardown();
 }
 
+static bool waits_for(uint32_t share, uint16_t member) {
+    unsigned others = 0;
+    for (uint16_t i = 0; i < MEMBERS; i++) {
+        int place = i == member ? -1 : dkv_share_place(&shares, share, i);
+        if (place >= 0) others |= 1u << place;
+    }
+    return !dkv_trust_is_regained(&trust, share, others);
+}
+
+/* Facts written before members could be declared lost are read as they were. */
+static void facts_without_declarations_are_read(void) {
+    setup(2);
+    dkv_trust_heard(&trust, 1, &(dkv_hello){.store_id = 77});
+    all_vouch();
+    dkv_trust_lost(&trust, shares.all[1].first);
+    CHECK(dkv_trust_encode(&trust, &facts) == DKV_OK);
+    facts.data[0] = 2;
+    size_t lost_ms = 20 + 1 + 2 + 8; /* behind the header, "n2" and its store id */
+    memmove(facts.data + lost_ms, facts.data + lost_ms + 8, facts.len - lost_ms - 8);
+    CHECK(reopen((dkv_slice){facts.data, facts.len - 8}) == DKV_OK);
+    CHECK(trust.remembered[1] == 77 && trust.n_in_sync == shares.n - 1 && !believes(1));
+    for (uint16_t member = 0; member < MEMBERS; member++) CHECK(trust.lost_ms[member] == 0);
+    teardown();
+}
+
+/* What was lost before a peer is declared lost does not wait for it, what is lost later does; a
+ * restart changes nothing. */
+static void declaration_settles_earlier_losses(void) {
+    setup(2);
+    all_vouch();
+    uint16_t peer = shares.all[0].list[shares.all[0].list[0] == SELF];
+    dkv_trust_lost(&trust, shares.all[0].first);
+    CHECK(waits_for(0, peer));
+    CHECK(dkv_trust_declare_lost(&trust, peer, 1000) == 1);
+    for (int i = 0; i < 2; i++, restart()) CHECK(!waits_for(0, peer) && !believes(0));
+    CHECK(dkv_trust_declare_lost(&trust, peer, 1000) == 0 && trust.lost_ms[peer] == 1001);
+    uint64_t changes = trust.changes;
+    dkv_trust_lost(&trust, shares.all[0].first);
+    CHECK(waits_for(0, peer) && trust.changes > changes);
+    teardown();
+}
+
+/* The word of a lost peer is not needed for a new store. */
+static void new_store_needs_no_word_of_the_lost(void) {
+    for (uint8_t replication = 1; replication <= 2; replication++) {
+        setup(replication);
+        dkv_trust_told(&trust, 1, STORE);
+        dkv_trust_told(&trust, 2, STORE);
+        CHECK(!dkv_trust_in_sync(&trust) && dkv_trust_awaits(&trust, 3));
+        dkv_trust_declare_lost(&trust, 3, 1000);
+        CHECK(dkv_trust_in_sync(&trust) && !dkv_trust_awaits(&trust, 3));
+        teardown();
+    }
+}
+
+/* That a peer is lost is forgotten when its store has heeded it, or another store in sync is there;
+ * and what waits may wait for it again as soon as it is back. */
+static void declaration_ends_with_the_store(void) {
+    setup(2);
+    dkv_hello hello = {.store_id = 77, .in_sync = true};
+    dkv_trust_heard(&trust, 1, &hello);
+    dkv_trust_lost_all(&trust);
+    dkv_trust_declare_lost(&trust, 1, 1000);
+    uint32_t share = 0;
+    while (dkv_share_place(&shares, share, 1) < 0) share++;
+    CHECK(!waits_for(share, 1));
+    dkv_trust_heard(&trust, 1, &(dkv_hello){.store_id = 78});
+    CHECK(!waits_for(share, 1) && trust.lost_ms[1] == 1000); /* an empty one knows nothing */
+    hello.heeded_ms = 999;
+    dkv_trust_heard(&trust, 1, &hello);
+    CHECK(waits_for(share, 1) && trust.lost_ms[1] == 1000);
+    hello.heeded_ms = 1000;
+    dkv_trust_heard(&trust, 1, &hello);
+    CHECK(trust.lost_ms[1] == 0);
+    dkv_trust_declare_lost(&trust, 1, 2000);
+    dkv_trust_heard(&trust, 1, &(dkv_hello){.store_id = 78, .in_sync = true});
+    CHECK(trust.lost_ms[1] == 0 && trust.remembered[1] == 78);
+    teardown();
+}
+
+/* A store that is told that it was declared lost takes everything for lost, once for each time; one
+ * that is told of another store does not. */
+static void own_loss_is_heeded_once(void) {
+    setup(2);
+    all_vouch();
+    dkv_hello hello = {.store_id = 77, .remembers = STORE + 1, .lost_ms = 1000};
+    dkv_trust_heard(&trust, 1, &hello);
+    CHECK(dkv_trust_in_sync(&trust));
+    hello.remembers = STORE;
+    dkv_trust_heard(&trust, 1, &hello);
+    CHECK(trust.n_in_sync == 0 && !dkv_trust_is_new(&trust) && trust.lost_ms[SELF] == 1000);
+    restart();
+    for (uint32_t i = 0; i < shares.n; i++) dkv_trust_regained(&trust, i);
+    dkv_trust_heard(&trust, 2, &hello);
+    CHECK(dkv_trust_in_sync(&trust));
+    hello.lost_ms = 1001;
+    dkv_trust_heard(&trust, 2, &hello);
+    CHECK(trust.n_in_sync == 0);
+    teardown();
+}
+
 /* A flipped bit in format, map or lengths is refused, and none makes a store believed that was not:
  * unknown states are refused as well. (On the disk a checksum covers the facts.) */
 static void flipped_bits_are_refused(void) {
@@ -154,7 +255,8 @@ static void flipped_bits_are_refused(void) {
         facts.data[at] ^= (uint8_t)(1u << bit % 8);
         bool is_fixed = at < FORMAT_AT + 2 || (at >= COUNT_AT && at < HEADER_BYTES);
         if (is_fixed) CHECK(err == DKV_ERR_PROTOCOL || err == DKV_ERR_EPOCH);
-        if (at >= states && bit % 8 != 1) CHECK(err == DKV_ERR_PROTOCOL); /* else NEW */
+        bool is_known = bit % 8 >= 1 && bit % 8 < 2 + 3; /* NEW, or a replica not waited for */
+        if (at >= states && !is_known) CHECK(err == DKV_ERR_PROTOCOL);
         CHECK(err || trust.n_in_sync == 0);
     }
     teardown();
@@ -163,6 +265,7 @@ static void flipped_bits_are_refused(void) {
 /* Facts of the format before shares, of a later one, or of another member's shares are refused. */
 static void other_facts_are_refused(void) {
     setup(2);
+    dkv_trust_heard(&trust, 1, &(dkv_hello){.store_id = 77});
     CHECK(dkv_trust_encode(&trust, &facts) == DKV_OK);
     for (unsigned format = 0; format < 256; format++) {
         uint8_t own = facts.data[0];
@@ -181,6 +284,11 @@ static const check_test tests[] = {
     CHECK_TEST(other_store_is_not_vouched_for),
     CHECK_TEST(lost_share_is_lost_alone),
     CHECK_TEST(partly_regained_store_stays_so),
+    CHECK_TEST(facts_without_declarations_are_read),
+    CHECK_TEST(declaration_settles_earlier_losses),
+    CHECK_TEST(new_store_needs_no_word_of_the_lost),
+    CHECK_TEST(declaration_ends_with_the_store),
+    CHECK_TEST(own_loss_is_heeded_once),
     CHECK_TEST(flipped_bits_are_refused),
     CHECK_TEST(other_facts_are_refused),
 };

@@ -100,6 +100,8 @@ static inline dkv_hello any_hello(void) {
         .map_digest = dkv_rand_next(&dice),
         .store_id = dkv_rand_next(&dice),
         .remembers = dkv_rand_next(&dice),
+        .lost_ms = dkv_rand_next(&dice),
+        .heeded_ms = dkv_rand_next(&dice),
         .in_sync = below(2),
         .wall_ms = dkv_rand_next(&dice),
         .state = below(2) ? DKV_ERR_BUSY : 0,
@@ -228,7 +230,8 @@ static inline bool same_reply(const dkv_reply *a, const dkv_reply *b) {
 static inline bool same_hello(const dkv_hello *a, const dkv_hello *b) {
     return dkv_slice_eq(a->cluster, b->cluster) && dkv_slice_eq(a->node_id, b->node_id) &&
            a->epoch == b->epoch && a->map_digest == b->map_digest && a->store_id == b->store_id &&
-           a->remembers == b->remembers && a->in_sync == b->in_sync && a->wall_ms == b->wall_ms &&
+           a->remembers == b->remembers && a->lost_ms == b->lost_ms &&
+           a->heeded_ms == b->heeded_ms && a->in_sync == b->in_sync && a->wall_ms == b->wall_ms &&
            a->state == b->state && a->err == b->err;
 }
 

@@ -702,6 +702,25 @@ def test_what_does_not_exist_is_refused() -> None:
         world.wait(0)
 
 
+def test_a_lost_node_is_not_waited_for() -> None:
+    world = World(3)
+    world.put(KEY, b"value")
+    world.crash("n3")
+    lose_everything(world, "n2")
+    world.run(seconds=3)
+    with pytest.raises((errors.PreconditionError, errors.BusyError)):
+        world.declare_lost("n1", to="n2")
+    world.crash("n1")
+    with pytest.raises(errors.UnavailableError):
+        world.get("nothing", via="n2")
+    world.declare_lost("n3", to="n2")
+    with pytest.raises(errors.NotFoundError):
+        world.get("nothing", via="n2")
+    with pytest.raises(errors.UnavailableError):
+        world.declare_lost("n3", to="n1")
+    assert "declare_lost" in {entry.kind for entry in world.trace}
+
+
 def test_a_running_node_keeps_its_disk() -> None:
     world = World(3)
     for lose in (world.wipe, world.lose_file):
