@@ -39,7 +39,7 @@ PLANTS = {
     "REPAIR_WITH_OLDER": Plant({"CONVERGED", "BELIEF"}, 10),
     "KEEP_DIGEST": Plant({"CONVERGED"}, 200),
     "DROP_BEHIND_DAMAGE": Plant({"LOST_WRITE", "BELIEF"}, 100),
-    "GIVE_UP_ALL": Plant({"BELIEF"}, 150, ("--fault", "declare_lost", "--fault", "pause")),
+    "GIVE_UP_ALL": Plant({"BELIEF", "ABSENCE"}, 150, ("--fault", "declare_lost", "--fault", "pause")),
 }
 
 
