@@ -32,14 +32,16 @@ class Plant(NamedTuple):
 
 PLANTS = {
     "CONFIRM_BEFORE_SYNC": Plant({"LOST_WRITE"}, 20),
-    "BELIEVE_OLDER": Plant({"STALE", "ABSENCE", "READ_ORDER"}, 20),
+    "BELIEVE_OLDER": Plant({"STALE", "ABSENCE", "READ_ORDER"}, 50),
     "FORGET_HINT": Plant({"CONVERGED"}, 300),
     "BELIEVE_EMPTY": Plant({"BELIEF"}, 60),
     "SKIP_LAST_RANGE": Plant({"CONVERGED", "BELIEF"}, 60),
     "REPAIR_WITH_OLDER": Plant({"CONVERGED", "BELIEF"}, 10),
     "KEEP_DIGEST": Plant({"CONVERGED"}, 200),
-    "DROP_BEHIND_DAMAGE": Plant({"LOST_WRITE", "BELIEF"}, 100),
-    "GIVE_UP_ALL": Plant({"BELIEF", "ABSENCE"}, 150, ("--fault", "declare_lost", "--fault", "pause")),
+    "DROP_BEHIND_DAMAGE": Plant({"LOST_WRITE", "BELIEF"}, 250),
+    "GIVE_UP_ALL": Plant(
+        {"BELIEF", "ABSENCE"}, 150, ("--fault", "declare_lost", "--fault", "pause")
+    ),
 }
 
 
