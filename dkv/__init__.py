@@ -15,6 +15,7 @@ from dkv.cluster import Cluster
 from dkv.errors import Error
 from dkv.results import GetResult, NodeStatus, PeerStatus, PutResult
 from dkv.ring import Member, Ring, RingChange, WhatIf
+from dkv.settings import Durability, Limits
 from dkv.version import Version
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ __all__ = [
     "Client",
     "Cluster",
     "Difference",
+    "Durability",
     "Error",
     "GetResult",
+    "Limits",
     "Member",
     "Node",
     "NodeStatus",

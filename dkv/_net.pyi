@@ -64,6 +64,8 @@ class Node:
         members: list[_Member],
         listen: str | None,
         insecure: bool,
+        durability: tuple[int, int],
+        limits: tuple[int, ...],
     ) -> Node: ...
     @property
     def port(self) -> int: ...

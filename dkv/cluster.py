@@ -38,7 +38,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from dkv import _interrupts, node_program
+from dkv import _interrupts, node_program, settings
 from dkv._closing import Closing
 from dkv.errors import (
     InvalidArgumentError,
@@ -48,6 +48,7 @@ from dkv.errors import (
     UnavailableError,
 )
 from dkv.ring import Member, Nodes, Ring
+from dkv.settings import Durability, Limits
 
 if TYPE_CHECKING:
     from dkv.client import Client
@@ -70,17 +71,20 @@ class Cluster(Closing):
     earlier cluster of the same nodes, which goes on with its data; by default it is a temporary one
     that is removed at the end unless `keep` is true. `port` is that of the first node, the others
     follow it; by default the nodes have those that they had in this directory, where these are
-    free, or else the kernel chooses. `timing` changes how long nodes wait for each other
+    free, or else the kernel chooses. `durability` says when a node confirms a write: when it is on
+    disk, when the kernel has it (and puts it on disk within `interval` seconds), or when it is in
+    memory, where the next start finds nothing of it. `limits` says how much a node may use, and has
+    the keys of `dkv.Limits`. `timing` changes how long nodes wait for each other
     (milliseconds; `dkv-node --help` has the names).
 
     While a cluster exists SIGTERM and SIGHUP interrupt the program as Ctrl-C does, so that nothing
     is left behind, unless the program handles or ignores them.
 
-    Raises `InvalidArgumentError` for a map that makes no ring or a directory that cannot be used,
-    `LockedError` if a cluster runs in the directory already, `PreconditionError` if dkv-node has
-    not been built or the directory belongs to another cluster, and `UnavailableError`, with the
-    node's last words, if a node does not start. None of them has changed the directory of another
-    cluster.
+    Raises `InvalidArgumentError` for a map that makes no ring, a directory that cannot be used, and
+    durability or limits that are not possible, `LockedError` if a cluster runs in the directory
+    already, `PreconditionError` if dkv-node has not been built or the directory belongs to another
+    cluster, and `UnavailableError`, with the node's last words, if a node does not start. None of
+    them has changed the directory of another cluster.
     """
 
     def __init__(
@@ -92,8 +96,16 @@ class Cluster(Closing):
         keep: bool = False,
         port: int = 0,
         name: str = "local",
+        durability: Durability = "always",
+        interval: float = 0.1,
+        limits: Limits | None = None,
         timing: Mapping[str, int] | None = None,
     ) -> None:
+        options = {
+            "durability": _durability_field(durability, interval),
+            "limits": settings.checked(limits),
+            "timing": dict(timing or {}),
+        }
         self._program = node_program.path()
         ids = [f"n{i + 1}" for i in range(nodes)] if isinstance(nodes, int) else nodes
         members = Ring(ids, replication).members
@@ -109,7 +121,7 @@ class Cluster(Closing):
             self.ring = Ring(
                 [replace(m, address=self._processes[m.id].address) for m in members], replication
             )
-            self._write_configurations(name, timing or {})
+            self._write_configurations(name, options)
             for process in self._processes.values():
                 process.start(self._program)
             self.wait_ready()
@@ -143,11 +155,11 @@ class Cluster(Closing):
         """Whether a node runs there that somebody else has started."""
         return any(_is_locked(self.directory / id / "lock") for id in ids)
 
-    def _write_configurations(self, name: str, timing: Mapping[str, int]) -> None:
+    def _write_configurations(self, name: str, options: Mapping[str, Any]) -> None:
         common = [
             f"cluster: {_quoted(name)}",
             f"replication: {self.ring.replication}",
-            f"timing: {_quoted(dict(timing))}",
+            *(f"{key}: {_quoted(value)}" for key, value in options.items()),
             "nodes:",
         ]
         for member in self.ring.members:
@@ -580,6 +592,11 @@ def _described(members: Sequence[Member]) -> dict[str, dict[str, Any]]:
         if member.zone:
             nodes[member.id]["zone"] = member.zone
     return nodes
+
+
+def _durability_field(durability: Durability, interval: float) -> str | dict[str, int]:
+    milliseconds = settings.interval_ms(durability, interval)
+    return {"interval": milliseconds} if durability == "interval" else durability
 
 
 def _quoted(value: Any) -> str:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from dkv import _net
+from dkv import _net, settings
 from dkv._closing import Closing
 from dkv.errors import InvalidArgumentError
 from dkv.ring import Ring, _fields_of
+from dkv.settings import Durability, Limits
 
 _nodes: "weakref.WeakSet[Node]" = weakref.WeakSet()
 
@@ -34,7 +35,8 @@ class Node(Closing):
     `ring` describes the cluster: its members, this one among them, each with its address. `data` is
     the directory of the store, made if it is missing. It listens on its address in the ring unless
     `listen` says otherwise. Connections are neither encrypted nor authenticated, so an address that
-    other machines can reach needs `insecure=True`.
+    other machines can reach needs `insecure=True`. `durability`, `interval` (seconds) and `limits`
+    are those of `dkv.Cluster`.
 
         ring = dkv.Ring([dkv.Member("n1", address="127.0.0.1:7001")], replication=1)
         with dkv.Node("n1", ring, data="n1") as node, dkv.connect(node.address) as client:
@@ -54,12 +56,17 @@ class Node(Closing):
         cluster: str = "dkv",
         listen: str | None = None,
         insecure: bool = False,
+        durability: Durability = "always",
+        interval: float = 0.1,
+        limits: Limits | None = None,
     ) -> None:
         addresses = {member.id: member.address for member in ring.members}
         if id not in addresses:
             raise InvalidArgumentError(
                 f"there is no node {id!r} in this ring, only {', '.join(addresses)}"
             )
+        interval_ms = settings.interval_ms(durability, interval)
+        checked = settings.checked(limits)
         self.id = id
         self._host = (listen or addresses[id]).rpartition(":")[0]
         self._native = _net.Node(
@@ -70,6 +77,8 @@ class Node(Closing):
             [_fields_of(member) for member in ring.members],
             listen,
             insecure,
+            (settings.DURABILITIES[durability], interval_ms),
+            tuple(checked.get(name, 0) for name in settings.RANGES),
         )
         _nodes.add(self)
 
@@ -83,9 +92,11 @@ class Node(Closing):
     ) -> Self:
         """A node by the content of a configuration file of dkv-node.
 
-        Paths in it are relative to `directory`, the one that the file is in.
+        Paths in it are relative to `directory`, the one that the file is in. All of it is
+        possible here but `timing`.
         """
-        known = {"node", "data", "cluster", "replication", "nodes", "listen"}
+        places = {"node", "data", "cluster", "replication", "nodes", "listen"}
+        known = places | {"durability", "limits"}
         unknown = set(config) - known
         if unknown:
             raise InvalidArgumentError(
@@ -93,6 +104,8 @@ class Node(Closing):
                 f"{', '.join(sorted(known))}"
             )
         try:
+            durability, interval = settings.read_durability(config.get("durability", "always"))
+            limits = settings.read_limits(config.get("limits", {}))
             ring = Ring(config["nodes"], config.get("replication", 3))
             return cls(
                 config["node"],
@@ -101,6 +114,9 @@ class Node(Closing):
                 cluster=config["cluster"],
                 listen=config.get("listen"),
                 insecure=insecure,
+                durability=durability,
+                interval=interval,
+                limits=limits,
             )
         except KeyError as error:
             raise InvalidArgumentError(f"the configuration lacks {error}") from None

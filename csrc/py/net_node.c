@@ -142,13 +142,17 @@ static int start(node_object *self, const dkv_host_options *options) {
 /* ---- the type ------------------------------------------------------------------------------- */
 
 static PyObject *node_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"id",      "data",   "cluster",  "replication",
-                            "members", "listen", "insecure", NULL};
+    static char *names[] = {"id",     "data",     "cluster",    "replication", "members",
+                            "listen", "insecure", "durability", "limits",      NULL};
     const char *id, *data, *cluster, *listen;
     PyObject *replication, *members;
-    int insecure;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sssOOzp:Node", names, &id, &data, &cluster,
-                                     &replication, &members, &listen, &insecure)) {
+    int insecure, durability;
+    unsigned interval_ms, requests, segment;
+    unsigned long long request, received, unsynced, scrub;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sssOOzp(iI)(IKKKIK):Node", names, &id, &data,
+                                     &cluster, &replication, &members, &listen, &insecure,
+                                     &durability, &interval_ms, &requests, &request, &received,
+                                     &unsynced, &segment, &scrub)) {
         return NULL;
     }
     const dkv_net_state *state = PyType_GetModuleState(type);
@@ -166,6 +170,9 @@ static PyObject *node_new(PyTypeObject *type, PyObject *args, PyObject *keywords
             .listen = listen,
             .data_dir = data,
             .insecure = insecure != 0,
+            .limits = {requests, segment, request, received, unsynced, scrub},
+            .durability = (dkv_durability)durability,
+            .interval_ms = interval_ms,
             .log = on_log,
             .log_user = self,
         };
@@ -212,7 +219,8 @@ static PyGetSetDef node_getters[] = {
 
 static PyType_Slot node_slots[] = {
     {Py_tp_doc,
-     "Node(id, data, cluster, replication, members, listen, insecure)\n--\n\nSee dkv.Node."},
+     "Node(id, data, cluster, replication, members, listen, insecure, durability, limits)\n--\n\n"
+     "See dkv.Node."},
     {Py_tp_new, node_new},
     {Py_tp_dealloc, node_dealloc},
     {Py_tp_methods, node_methods},

@@ -21,10 +21,10 @@ b'hello'
 from the seed N, and then checks that everything was kept that dkv promises.
 """
 
+from dkv.settings import Durability
 from dkv.sim.campaign import FAULTS, Campaign, Violation, campaign
 from dkv.sim.records import (
     Difference,
-    Durability,
     Held,
     Kind,
     Latency,

@@ -10,7 +10,6 @@ from dkv.version import Version
 
 Outcome = Literal["applied", "not applied", "unknown"]
 Kind = Literal["get", "put", "delete"]
-Durability = Literal["always", "interval", "memory"]
 
 
 class LogNormal(NamedTuple):

@@ -10,9 +10,9 @@ from dkv._timeout import milliseconds
 from dkv.errors import TABLE, Error, InvalidArgumentError
 from dkv.results import GetResult, PutResult
 from dkv.ring import Key, Member, Nodes, Ring, _fields_of
+from dkv.settings import DURABILITIES, Durability, interval_ms
 from dkv.sim.records import (
     Difference,
-    Durability,
     Held,
     Kind,
     Latency,
@@ -34,7 +34,6 @@ _KIND_NAMES: dict[int, Kind] = {number: name for name, number in _KINDS.items()}
 _LEVELS = {None: 0, "one": 1, "quorum": 2, "all": 3}
 _LEVEL_NAMES = {0: "default", 1: "one", 2: "quorum", 3: "all"}
 _OUTCOMES: dict[int, Outcome | None] = {0: None, 1: "applied", 2: "not applied", 3: "unknown"}
-_DURABILITIES: dict[Durability, int] = {"always": 0, "interval": 1, "memory": 2}
 _ANY_NODE = -1
 SEED_MAX = 2**64 - 1
 
@@ -50,7 +49,7 @@ class World:
     repeated or to overtake each other: `drop`, `duplicate` and `reorder` are the probabilities of
     that, `break_` is that of a link to break. `segment_bytes` is the size of a file of the log
     (0: as real nodes have it), `durability` when a write is confirmed: after a sync, after it was
-    written (and synced within `interval` seconds), or at once, in memory.
+    written (and synced within `interval` seconds), or at once, in memory (`dkv.Durability`).
 
     Nodes that are `acquainted` start as those of a cluster that has run for a while; others have to
     meet first, all of them, which takes long for many. Without `trace` only its hash is kept, which
@@ -96,6 +95,7 @@ n2 (not reachable); nothing was written; at level quorum it may succeed
             0,
             *(_millionths(chance) for chance in (break_, drop, duplicate, reorder)),
         )
+        confirmed_ms = interval_ms(durability, interval)
         disk_us = _microseconds(disk)
         timing = (0, 0, 0, 0, 0, 0)
         self._native = _core.World(
@@ -106,7 +106,7 @@ n2 (not reachable); nothing was written; at level quorum it may succeed
             net,
             disk_us,
             segment_bytes,
-            (_DURABILITIES[durability], max(1, round(interval * 1000))),
+            (DURABILITIES[durability], confirmed_ms),
             acquainted,
             trace,
         )

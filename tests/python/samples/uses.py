@@ -79,6 +79,10 @@ def look_at(client: dkv.Client) -> None:
 
 def a_cluster(directory: Path) -> None:
     members = [dkv.Member("a", zone="x"), dkv.Member("b", zone="y", weight=2), dkv.Member("c")]
+    durability: dkv.Durability = "interval"
+    limits: dkv.Limits = {"requests": 1000}
+    with dkv.Cluster(members, 2, durability=durability, interval=0.05, limits=limits):
+        pass
     with dkv.Cluster(members, 2, directory=directory, keep=True, name="mine") as cluster:
         assert_type(cluster.nodes, tuple[str, ...])
         assert_type(cluster.addresses, dict[str, str])

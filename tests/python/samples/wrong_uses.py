@@ -34,6 +34,8 @@ dkv.Member("n1", colour="red")  # call-arg
 dkv.Member("n1").weight = 2  # misc
 dkv.Cluster(3, port="7001")  # arg-type
 dkv.Cluster(3).kill(1)  # arg-type
+dkv.Cluster(3, durability="sometimes")  # arg-type
+dkv.Cluster(3, limits={"request": 1})  # arg-type
 dkv.Node("n1", data="n1")  # call-arg
 sim.World(3, seed="1")  # arg-type
 sim.World(3).submit("read", "key")  # arg-type
