@@ -39,6 +39,7 @@ PERIOD_S = 0.005  # between two operations of a thread, at least
 SETTLE_S = 3.0  # one attempt to connect is given a second, and so is the pause before the next
 READ_TIMEOUT_S = 5.0
 TIMEOUT_S = 2.0
+SLOWEST = 3  # are told
 OBSTACLES = (UnavailableError, TimeoutError, BusyError)  # what faults may do
 
 
@@ -62,7 +63,7 @@ class Load:
     keys: list[int] = field(default_factory=lambda: [KEYS] * WRITERS)
     wrong: list[str] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
-    slowest_s: float = 0  # of the reads that were judged
+    slowest: list[tuple[float, str]] = field(default_factory=list)  # of the reads that were judged
     over: threading.Event = field(default_factory=threading.Event)
 
     def client(self, number):
@@ -150,16 +151,20 @@ def read(load, name, client, key, confirmed, *, is_first):
     is_judged = had_no_excuse(load, name, confirmed, began)
     if absent and not is_first:
         is_judged = is_judged and are_together(load, client.ring.replicas(key), began)
-    count(load, began, error, is_judged)
+    count(load, name, key, confirmed, began, error, is_judged)
     if error and is_judged:
         load.wrong.append(f"{key}: {error!r} of {name}, {confirmed}, at {time.time():.3f}")
 
 
-def count(load, began, error, is_judged):
+def count(load, name, key, confirmed, began, error, is_judged):
     """For the report."""
     load.counts["gets judged" if is_judged else "gets not judged"] += 1
     if is_judged:
-        load.slowest_s = max(load.slowest_s, time.monotonic() - began)
+        took_s = time.monotonic() - began
+        what = (
+            f"{took_s:.3f} s until {time.time():.3f}: {key} of {name}, held by {confirmed.replicas}"
+        )
+        load.slowest = sorted([*load.slowest, (took_s, what)])[-SLOWEST:]
     elif error:
         load.counts[f"gets not judged: {error.code}"] += 1
 
