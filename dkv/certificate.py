@@ -7,7 +7,7 @@ asked for again, until they have been found equal once or the time is over.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, TypeAlias
 from dkv.errors import PreconditionError
 
 ASK_MAX_S = 2.0
-"""For one node, so that a silent one leaves time for the others."""
+"""For one attempt, so that a silent node leaves time for another."""
 
 PAUSE_S = 0.02
 PAUSE_MAX_S = 0.2
 """Between two attempts: the first one, doubled each time up to the second."""
 
 Range: TypeAlias = tuple[int, int]
-Ask: TypeAlias = Callable[[str, float], "Holding | None"]
-"""What a node holds, asked for so many seconds; None if it does not answer."""
+Ask: TypeAlias = Callable[[Collection[str], float], "dict[str, Holding | None]"]
+"""What nodes hold, asked for so many seconds; None for one that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def holding_of(replies: list[dict[str, Any]]) -> Holding:
     )
 
 
-def certify(ask: Ask, nodes: Iterable[str], replication: int, timeout: float) -> Certificate:
+def certify(ask: Ask, nodes: Collection[str], replication: int, timeout: float) -> Certificate:
     """Asks all nodes, and those that differ again, for up to `timeout` seconds.
 
     Raises `PreconditionError` if they do not all follow the same cluster map.
@@ -151,10 +151,8 @@ def certify(ask: Ask, nodes: Iterable[str], replication: int, timeout: float) ->
     return _certificate(answers, found, differing, replication)
 
 
-def _ask_all(ask: Ask, nodes: Iterable[str], deadline: float) -> dict[str, Holding | None]:
-    answers = {
-        node: ask(node, min(ASK_MAX_S, max(0.001, deadline - time.monotonic()))) for node in nodes
-    }
+def _ask_all(ask: Ask, nodes: Collection[str], deadline: float) -> dict[str, Holding | None]:
+    answers = ask(nodes, min(ASK_MAX_S, max(0.001, deadline - time.monotonic())))
     _check_maps(answers)
     return answers
 

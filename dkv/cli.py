@@ -390,7 +390,8 @@ def healing_table(answers: Mapping[str, NodeStatus | None]) -> Table:
     """One line for each node that answers: what it still has to do to be as the others."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("healing")
-    for title in ("in sync", "hints", "may differ", "under way", "fetched", "sent", "all compared"):
+    counts = ("hints", "may differ", "under way", "fetched", "sent")
+    for title in ("in sync", *counts, "all compared", "scrubbed"):
         table.add_column(title, justify="right")
     for node, answer in answers.items():
         if answer is None:
@@ -403,9 +404,15 @@ def healing_table(answers: Mapping[str, NodeStatus | None]) -> Table:
             f"{answer.heal_sessions:,}",
             f"{answer.heal_fetched:,}",
             f"{answer.heal_sent:,}",
-            f"{answer.round_age_ms / 1000:,.0f} s ago" if answer.round_age_ms else "not yet",
+            ago(answer.round_age_ms),
+            ago(answer.scrubbed_ms and max(1, int(time.time() * 1000) - answer.scrubbed_ms)),
         )
     return table
+
+
+def ago(age_ms: int) -> str:
+    """How long something has been done for; 0: it has not been."""
+    return f"{age_ms / 1000:,.0f} s ago" if age_ms else "not yet"
 
 
 def share_in_sync(answer: NodeStatus) -> str:

@@ -12,7 +12,7 @@ node only, and its error says what became of it.
 import atexit
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, TypeVar, overload
 
@@ -336,13 +336,14 @@ class Client(Closing):
         >>> {node: status.in_sync for node, status in client.status().items() if status}
         {'n1': True, 'n2': True, 'n3': True}
         """
-        return {node: self._status_of(node, milliseconds(timeout)) for node in self.nodes}
+        return self._status(self.nodes, milliseconds(timeout))
 
-    def _status_of(self, node: str, timeout_ms: int) -> NodeStatus | None:
-        try:
-            return NodeStatus._of(self._native.status(node, timeout_ms))
-        except (UnavailableError, DkvTimeoutError):
-            return None
+    def _status(self, nodes: tuple[str, ...], timeout_ms: int) -> dict[str, NodeStatus | None]:
+        answers = self._native.status(nodes, timeout_ms)
+        return {
+            node: NodeStatus._of(answer) if (answer := _told(one)) else None
+            for node, one in zip(nodes, answers, strict=True)
+        }
 
     def verify(self, *, timeout: float | None = None) -> Certificate:
         """Compares all replicas of all keys by digests, and says whether they are identical.
@@ -358,20 +359,24 @@ class Client(Closing):
         True
         """
         seconds = self._ms(timeout) / 1000
-        return certify(self._holding_of, self.nodes, self.ring.replication, seconds)
+        return certify(self._holdings_of, self.nodes, self.ring.replication, seconds)
 
-    def _holding_of(self, node: str, timeout: float) -> Holding | None:
-        replies: list[dict[str, Any]] = []
-        first = 0
-        try:
-            while True:
-                reply = self._native.shares(node, first, milliseconds(timeout))
-                replies.append(reply)
-                if not reply["more"] or not reply["shares"]:
-                    return holding_of(replies)
-                first = reply["shares"][-1]["last"] + 1
-        except (UnavailableError, DkvTimeoutError):
-            return None
+    def _holdings_of(self, nodes: Collection[str], timeout: float) -> dict[str, Holding | None]:
+        replies: dict[str, list[dict[str, Any]]] = {node: [] for node in nodes}
+        holdings: dict[str, Holding | None] = {}
+        firsts = dict.fromkeys(nodes, 0)
+        while firsts:
+            asked = tuple(firsts)
+            answers = self._native.shares(asked, tuple(firsts.values()), milliseconds(timeout))
+            for node, one in zip(asked, answers, strict=True):
+                del firsts[node]
+                if reply := _told(one):
+                    replies[node].append(reply)
+                    if reply["more"] and reply["shares"]:
+                        firsts[node] = reply["shares"][-1]["last"] + 1
+                        continue
+                holdings[node] = holding_of(replies[node]) if reply else None
+        return holdings
 
     def declare_lost(self, node: str, *, timeout: float | None = None) -> dict[str, Error | None]:
         """Says to all other nodes that what `node` held is gone for good, because its disk is.
@@ -399,28 +404,31 @@ class Client(Closing):
                 f"there is no node {node!r} in this cluster; its nodes are {', '.join(self.nodes)}"
             )
         deadline = time.monotonic() + self._ms(timeout) / 1000
-        if self._status_of(node, min(ASK_MAX_MS, self._ms(timeout))):
+        if self._status((node,), min(ASK_MAX_MS, self._ms(timeout)))[node]:
             raise PreconditionError(
                 f"node {node} answers, so it is not lost: stop it first, if it is to be given up"
             )
-        said = {one: self._tell_lost(one, node, deadline) for one in self.nodes if one != node}
+        said = self._tell_lost(tuple(one for one in self.nodes if one != node), node, deadline)
         if None not in said.values():
             raise next((error for error in said.values() if error), PreconditionError(ALONE))
         return said
 
-    def _tell_lost(self, to: str, lost: str, deadline: float) -> Error | None:
+    def _tell_lost(
+        self, nodes: tuple[str, ...], lost: str, deadline: float
+    ) -> dict[str, Error | None]:
         """Busy is what a node is while it tries to reach the lost one."""
-        while True:
+        said: dict[str, Error | None] = {}
+        while nodes:
             left_ms = max(1, round((deadline - time.monotonic()) * 1000))
-            try:
-                self._native.declare_lost(to, lost, min(ASK_MAX_MS, left_ms))
-                return None
-            except BusyError as error:
-                if time.monotonic() + ASK_AGAIN_S >= deadline:
-                    return error
+            answers = self._native.declare_lost(nodes, lost, min(ASK_MAX_MS, left_ms))
+            for node, answer in zip(nodes, answers, strict=True):
+                said[node] = answer if isinstance(answer, Error) else None
+            nodes = tuple(node for node, error in said.items() if isinstance(error, BusyError))
+            if time.monotonic() + ASK_AGAIN_S >= deadline:
+                break
+            if nodes:
                 time.sleep(ASK_AGAIN_S)
-            except Error as error:
-                return error
+        return said
 
     # ---- the end ----
 
@@ -475,6 +483,15 @@ def _listed(items: Iterable[Item], what: str) -> list[Item]:
 
 
 # ---- failures ----
+
+
+def _told(answer: dict[str, Any] | Error) -> dict[str, Any] | None:
+    """What a node has answered; None if it could not be reached in time."""
+    if isinstance(answer, UnavailableError | DkvTimeoutError):
+        return None
+    if isinstance(answer, Error):
+        raise answer
+    return answer
 
 
 def _raise_failures(done: str, keys: Sequence[Key], results: list[Result | Error]) -> list[Result]:

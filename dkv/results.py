@@ -127,6 +127,10 @@ class NodeStatus:
     shares_in_sync: int
     """Those among them in which its store has lost nothing that it confirmed."""
 
+    scrubbed_ms: int
+    """When the last scrub ended that had read and checked every record, in milliseconds since 1970.
+    0 if none has, since its start."""
+
     @classmethod
     def _of(cls, fields: dict[str, Any]) -> Self:
         """From the reply of a node, which may be newer and know more."""

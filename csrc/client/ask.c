@@ -73,23 +73,49 @@ static void ask_drop(ask *a) {
     if (a->done) ask_free(a);
 }
 
-int dkv_client_ask(dkv_client *client, dkv_rpc_channel *channel, const char *method,
-                   dkv_slice request, uint32_t timeout_ms, dkv_buf *out, char *why) {
-    waiter w = {.left = 1};
-    ask *a;
-    int err = ask_new(client, channel, method, request, timeout_ms, &w, &a);
-    if (err) {
-        snprintf(why, DKV_DETAIL_MAX, "%s", dkv_err_sentence(err));
-        return err;
+/* ---- members -------------------------------------------------------------------------------- */
+
+static int ask_member(dkv_client *client, const char *method, uint32_t timeout_ms,
+                      dkv_client_question *q, waiter *w, ask **out) {
+    int member = dkv_cluster_map_find(dkv_ring_map(client->ring), q->node);
+    if (member < 0) {
+        snprintf(q->why, DKV_DETAIL_MAX, "the cluster has no node \"%.64s\"", q->node);
+        return DKV_ERR_NOT_FOUND;
+    }
+    target *t = &client->targets[member];
+    if (dkv_client_target_connect(t)) {
+        snprintf(q->why, DKV_DETAIL_MAX, "%.64s: the map names no address for it", q->node);
+        return DKV_ERR_UNAVAILABLE;
+    }
+    int err = ask_new(client, t->channel, method, q->request, timeout_ms, w, out);
+    if (err) snprintf(q->why, DKV_DETAIL_MAX, "%s", dkv_err_sentence(err));
+    return err;
+}
+
+/* `waited` is what the wait has ended with. */
+static void take_answer(dkv_client_question *q, ask *a, int waited) {
+    q->err = a->done ? a->err : waited ? waited : DKV_ERR_DEADLINE;
+    if (!q->err) q->err = dkv_buf_append(&q->reply, dkv_buf_slice(&a->reply));
+    if (q->err)
+        snprintf(q->why, DKV_DETAIL_MAX, "%s", a->done ? a->detail : dkv_err_sentence(q->err));
+    ask_drop(a);
+}
+
+void dkv_client_ask(dkv_client *client, const char *method, uint32_t timeout_ms,
+                    dkv_client_question *questions, size_t n) {
+    waiter w = {0};
+    ask **asks = calloc(n ? n : 1, sizeof *asks);
+    for (size_t i = 0; i < n; i++) {
+        dkv_client_question *q = &questions[i];
+        q->err = asks ? ask_member(client, method, timeout_ms, q, &w, &asks[i]) : DKV_ERR_NO_MEMORY;
+        if (!q->err) w.left++;
     }
     int64_t until_ns = dkv_client_now() + (timeout_ms + WRITE_GRACE_MS) * NS_PER_MS;
-    err = dkv_client_await_patiently(client, &w, until_ns);
-    if (!err && !a->done) err = DKV_ERR_DEADLINE;
-    if (!err) err = a->err;
-    if (!err) err = dkv_buf_append(out, dkv_buf_slice(&a->reply));
-    if (err) snprintf(why, DKV_DETAIL_MAX, "%s", a->done ? a->detail : dkv_err_sentence(err));
-    ask_drop(a);
-    return err;
+    int waited = dkv_client_await_patiently(client, &w, until_ns);
+    for (size_t i = 0; asks && i < n; i++) {
+        if (asks[i]) take_answer(&questions[i], asks[i], waited);
+    }
+    free(asks);
 }
 
 /* ---- seeds ---------------------------------------------------------------------------------- */

@@ -255,35 +255,24 @@ const dkv_ring *dkv_client_ring(dkv_client *client) {
 
 /* ---- calls ---------------------------------------------------------------------------------- */
 
-static int call_locked(dkv_client *client, const char *id, const char *method, dkv_slice request,
-                       uint32_t timeout_ms, dkv_buf *out, char *why) {
-    int member = dkv_cluster_map_find(dkv_ring_map(client->ring), id);
-    if (member < 0) {
-        snprintf(why, DKV_DETAIL_MAX, "the cluster has no node \"%.64s\"", id);
-        return DKV_ERR_NOT_FOUND;
+static void refuse_all(dkv_client_question *questions, size_t n, const char *why) {
+    for (size_t i = 0; i < n; i++) {
+        questions[i].err = DKV_ERR_PRECONDITION;
+        snprintf(questions[i].why, DKV_DETAIL_MAX, "%s", why);
     }
-    if (client->closed) {
-        snprintf(why, DKV_DETAIL_MAX, "the client is closed");
-        return DKV_ERR_PRECONDITION;
-    }
-    target *t = &client->targets[member];
-    int err = dkv_client_target_connect(t);
-    if (err) {
-        snprintf(why, DKV_DETAIL_MAX, "%s: the map names no address for it", id);
-        return DKV_ERR_UNAVAILABLE;
-    }
-    return dkv_client_ask(client, t->channel, method, request, timeout_ms, out, why);
 }
 
-int dkv_client_call(dkv_client *client, const char *id, const char *method, dkv_slice request,
-                    uint32_t timeout_ms, dkv_buf *out, char *why) {
+void dkv_client_call(dkv_client *client, const char *method, uint32_t timeout_ms,
+                     dkv_client_question *questions, size_t n) {
     if (is_forked(client)) {
-        snprintf(why, DKV_DETAIL_MAX, "this client was made before fork()");
-        return DKV_ERR_PRECONDITION;
+        refuse_all(questions, n, "this client was made before fork()");
+        return;
     }
     dkv_client_lock(client);
-    if (!timeout_ms) timeout_ms = client->timeout_ms;
-    int err = call_locked(client, id, method, request, timeout_ms, out, why);
+    if (client->closed) {
+        refuse_all(questions, n, "the client is closed");
+    } else {
+        dkv_client_ask(client, method, timeout_ms ? timeout_ms : client->timeout_ms, questions, n);
+    }
     dkv_client_unlock(client);
-    return err;
 }

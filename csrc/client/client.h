@@ -105,10 +105,19 @@ dkv_version dkv_client_last_seen(dkv_client *client);
 /* The client's ring; borrows until the client is deleted. Any thread. */
 const dkv_ring *dkv_client_ring(dkv_client *client);
 
-/* Calls `method` ("/dkv.v1.Admin/Status", say) of one member with the bytes of its request: appends
- * the bytes of its reply to `out`. The member's error, or UNAVAILABLE, DEADLINE, NOT_FOUND (no such
- * member), PRECONDITION (closed). */
-int dkv_client_call(dkv_client *client, const char *id, const char *method, dkv_slice request,
-                    uint32_t timeout_ms, dkv_buf *out, char *why);
+/* A question to one member, and its answer. */
+typedef struct dkv_client_question {
+    const char *node;  /* its id; borrowed */
+    dkv_slice request; /* the bytes of the message; borrowed */
+    int err;           /* the member's error, or UNAVAILABLE, DEADLINE, NOT_FOUND (no such member),
+                          PRECONDITION (closed), CANCELLED (interrupted), NO_MEMORY */
+    dkv_buf reply;     /* the bytes of the message; owned by the caller, who begins with {0} */
+    char why[DKV_DETAIL_MAX];
+} dkv_client_question;
+
+/* Calls `method` ("/dkv.v1.Admin/Status", say) of `n` members at the same time. Returns when each
+ * has answered or failed, after `timeout_ms` at the latest (0: the client's own). */
+void dkv_client_call(dkv_client *client, const char *method, uint32_t timeout_ms,
+                     dkv_client_question *questions, size_t n);
 
 #endif

@@ -240,9 +240,9 @@ void dkv_client_target_close(target *t);
  * Borrows from `detail`. */
 const char *dkv_client_plain(const char *detail);
 
-/* Calls `method` and appends the reply to `out`. */
-int dkv_client_ask(dkv_client *client, dkv_rpc_channel *channel, const char *method,
-                   dkv_slice request, uint32_t timeout_ms, dkv_buf *out, char *why);
+/* What dkv_client_call does, for a client that is open. */
+void dkv_client_ask(dkv_client *client, const char *method, uint32_t timeout_ms,
+                    dkv_client_question *questions, size_t n);
 
 /* Fetches the map from the seeds ("host:port,host:port") and builds client->ring. Locks. */
 int dkv_client_fetch_map(dkv_client *client, const char *text, char *why);

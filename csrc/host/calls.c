@@ -125,6 +125,7 @@ static void fill_healing(const dkv_host *host, const dkv_node_status *from,
     to->round_age_ms = age_ms(host, from->heal.round_ns);
     to->shares = from->shares;
     to->shares_in_sync = from->shares_in_sync;
+    to->scrubbed_ms = from->scrub_ms;
 }
 
 static void fill_status(const dkv_host *host, const dkv_cluster_map *map,

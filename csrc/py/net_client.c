@@ -320,56 +320,119 @@ static PyObject *client_last_seen(PyObject *object, PyObject *unused) {
     return dkv_net_version_new(dkv_net_state_of(object), seen);
 }
 
-/* Calls `method` of one node. Returns its reply, a message as `descriptor` tells, as a dict. */
-static PyObject *call_node(client_object *self, const char *id, const char *method,
-                           dkv_slice request, unsigned timeout_ms,
-                           const ProtobufCMessageDescriptor *descriptor) {
-    const dkv_net_state *state = dkv_net_state_of((PyObject *)self);
-    if (enter(self)) return NULL;
-    dkv_buf bytes = {0};
-    char why[DKV_DETAIL_MAX] = "";
-    dkv_net_release_gil();
-    int err = dkv_client_call(self->client, id, method, request, timeout_ms, &bytes, why);
-    dkv_net_take_gil();
-    PyObject *reply = NULL;
-    if (!err) {
-        reply = dkv_net_message_new(state, descriptor, dkv_buf_slice(&bytes));
-    } else if (!PyErr_Occurred()) {
-        dkv_py_raise(&state->errors, err, why);
+/* ---- calls to nodes ------------------------------------------------------------------------- */
+
+#define SHARES_REQUEST_MAX 16u /* tag and fixed64 take 9 */
+
+/* One for each id in the tuple `nodes`, to be freed with questions_free; NULL with an exception
+ * set.
+ */
+static dkv_client_question *questions_new(PyObject *nodes) {
+    Py_ssize_t n = PyTuple_Size(nodes);
+    dkv_client_question *questions = PyMem_Calloc((size_t)n + 1, sizeof *questions);
+    if (!questions) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; questions && i < n; i++) {
+        questions[i].node = PyUnicode_AsUTF8AndSize(PyTuple_GetItem(nodes, i), NULL);
+        if (questions[i].node) continue;
+        PyMem_Free(questions);
+        questions = NULL;
     }
-    dkv_buf_free(&bytes);
+    return questions;
+}
+
+static void questions_free(dkv_client_question *questions, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) dkv_buf_free(&questions[i].reply);
+    PyMem_Free(questions);
+}
+
+/* The replies, messages as `descriptor` tells, as dicts; an Error where there is none. */
+static PyObject *answers_new(const dkv_net_state *state, const dkv_client_question *questions,
+                             Py_ssize_t n, const ProtobufCMessageDescriptor *descriptor) {
+    PyObject *list = PyList_New(n);
+    for (Py_ssize_t i = 0; list && i < n; i++) {
+        const dkv_client_question *q = &questions[i];
+        PyObject *answer = q->err
+                               ? dkv_py_error_new(&state->errors, q->err, q->why)
+                               : dkv_net_message_new(state, descriptor, dkv_buf_slice(&q->reply));
+        if (!answer || PyList_SetItem(list, i, answer)) Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* Calls `method` of several nodes at the same time. Returns a list of dict or Error. */
+static PyObject *call_nodes(client_object *self, const char *method, dkv_client_question *questions,
+                            Py_ssize_t n, unsigned timeout_ms,
+                            const ProtobufCMessageDescriptor *descriptor) {
+    if (enter(self)) return NULL;
+    dkv_net_release_gil();
+    dkv_client_call(self->client, method, timeout_ms, questions, (size_t)n);
+    dkv_net_take_gil();
+    PyObject *answers = NULL;
+    if (!PyErr_Occurred()) {
+        answers = answers_new(dkv_net_state_of((PyObject *)self), questions, n, descriptor);
+    }
     leave(self);
-    return reply;
+    return answers;
 }
 
 static PyObject *client_status(PyObject *object, PyObject *args) {
-    const char *id;
+    PyObject *nodes;
     unsigned timeout_ms;
-    if (!PyArg_ParseTuple(args, "sI:status", &id, &timeout_ms)) return NULL;
-    return call_node((client_object *)object, id, "/dkv.v1.Admin/Status", (dkv_slice){0},
-                     timeout_ms, &dkv__v1__status_reply__descriptor);
+    if (!PyArg_ParseTuple(args, "O!I:status", &PyTuple_Type, &nodes, &timeout_ms)) return NULL;
+    dkv_client_question *questions = questions_new(nodes);
+    if (!questions) return NULL;
+    Py_ssize_t n = PyTuple_Size(nodes);
+    PyObject *answers = call_nodes((client_object *)object, "/dkv.v1.Admin/Status", questions, n,
+                                   timeout_ms, &dkv__v1__status_reply__descriptor);
+    questions_free(questions, n);
+    return answers;
+}
+
+/* Into `bytes`, of which the request has SHARES_REQUEST_MAX. -1 with an exception set. */
+static int ask_shares(dkv_client_question *question, PyObject *first, uint8_t *bytes) {
+    Dkv__V1__SharesRequest request;
+    dkv__v1__shares_request__init(&request);
+    request.first = PyLong_AsUnsignedLongLong(first);
+    if (PyErr_Occurred()) return -1;
+    question->request = (dkv_slice){bytes, dkv__v1__shares_request__pack(&request, bytes)};
+    return 0;
 }
 
 static PyObject *client_shares(PyObject *object, PyObject *args) {
-    const char *id;
-    unsigned long long first;
+    PyObject *nodes, *firsts, *answers = NULL;
     unsigned timeout_ms;
-    if (!PyArg_ParseTuple(args, "sKI:shares", &id, &first, &timeout_ms)) return NULL;
-    uint8_t bytes[16]; /* tag and fixed64 take 9 */
-    Dkv__V1__SharesRequest request;
-    dkv__v1__shares_request__init(&request);
-    request.first = first;
-    dkv_slice packed = {bytes, dkv__v1__shares_request__pack(&request, bytes)};
-    return call_node((client_object *)object, id, "/dkv.v1.Admin/Shares", packed, timeout_ms,
-                     &dkv__v1__shares_reply__descriptor);
+    if (!PyArg_ParseTuple(args, "O!O!I:shares", &PyTuple_Type, &nodes, &PyTuple_Type, &firsts,
+                          &timeout_ms)) {
+        return NULL;
+    }
+    Py_ssize_t n = PyTuple_Size(nodes);
+    dkv_client_question *questions = questions_new(nodes);
+    if (!questions) return NULL;
+    uint8_t *bytes = PyMem_Calloc((size_t)n + 1, SHARES_REQUEST_MAX);
+    int failed = !bytes;
+    if (failed) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; !failed && i < n; i++) {
+        PyObject *first = PyTuple_GetItem(firsts, i); /* NULL with an exception: too few */
+        failed = !first || ask_shares(&questions[i], first, bytes + (size_t)i * SHARES_REQUEST_MAX);
+    }
+    if (!failed) {
+        answers = call_nodes((client_object *)object, "/dkv.v1.Admin/Shares", questions, n,
+                             timeout_ms, &dkv__v1__shares_reply__descriptor);
+    }
+    PyMem_Free(bytes);
+    questions_free(questions, n);
+    return answers;
 }
 
 static PyObject *client_declare_lost(PyObject *object, PyObject *args) {
     const dkv_net_state *state = dkv_net_state_of(object);
-    const char *id, *lost;
+    PyObject *nodes;
+    const char *lost;
     unsigned timeout_ms;
     uint8_t bytes[DKV_NAME_MAX + 4]; /* tag and length take 3 at most */
-    if (!PyArg_ParseTuple(args, "ssI:declare_lost", &id, &lost, &timeout_ms)) return NULL;
+    if (!PyArg_ParseTuple(args, "O!sI:declare_lost", &PyTuple_Type, &nodes, &lost, &timeout_ms)) {
+        return NULL;
+    }
     if (strlen(lost) > DKV_NAME_MAX) {
         dkv_py_raise(&state->errors, DKV_ERR_INVALID, "no node has an id as long as this");
         return NULL;
@@ -378,8 +441,14 @@ static PyObject *client_declare_lost(PyObject *object, PyObject *args) {
     dkv__v1__declare_lost_request__init(&request);
     request.node_id = (char *)lost;
     dkv_slice packed = {bytes, dkv__v1__declare_lost_request__pack(&request, bytes)};
-    return call_node((client_object *)object, id, "/dkv.v1.Admin/DeclareLost", packed, timeout_ms,
-                     &dkv__v1__declare_lost_reply__descriptor);
+    Py_ssize_t n = PyTuple_Size(nodes);
+    dkv_client_question *questions = questions_new(nodes);
+    if (!questions) return NULL;
+    for (Py_ssize_t i = 0; i < n; i++) questions[i].request = packed;
+    PyObject *answers = call_nodes((client_object *)object, "/dkv.v1.Admin/DeclareLost", questions,
+                                   n, timeout_ms, &dkv__v1__declare_lost_reply__descriptor);
+    questions_free(questions, n);
+    return answers;
 }
 
 /* ---- the type ------------------------------------------------------------------------------- */
@@ -405,11 +474,11 @@ static PyMethodDef client_methods[] = {
     {"last_seen", client_last_seen, METH_NOARGS,
      "last_seen($self, /)\n--\n\nThe newest version seen."},
     {"status", client_status, METH_VARARGS,
-     "status($self, node, timeout_ms, /)\n--\n\nReturns dict."},
+     "status($self, nodes, timeout_ms, /)\n--\n\nReturns a list of dict or Error."},
     {"shares", client_shares, METH_VARARGS,
-     "shares($self, node, first, timeout_ms, /)\n--\n\nReturns dict."},
+     "shares($self, nodes, firsts, timeout_ms, /)\n--\n\nReturns a list of dict or Error."},
     {"declare_lost", client_declare_lost, METH_VARARGS,
-     "declare_lost($self, node, lost, timeout_ms, /)\n--\n\nReturns dict."},
+     "declare_lost($self, nodes, lost, timeout_ms, /)\n--\n\nReturns a list of dict or Error."},
     {"close", client_close, METH_NOARGS,
      "close($self, /)\n--\n\nEnds all calls under way, in all threads."},
     {0},

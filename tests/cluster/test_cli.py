@@ -99,6 +99,7 @@ def test_status_and_ring_show_every_node(run):
         assert done.returncode == 0, done.stderr
         for node in (b"n1", b"n2", b"n3"):
             assert node in done.stdout
+    assert b"scrubbed" in run("status").stdout
     assert re.fullmatch(rb"some key: (n[123] ?){3}\n", run("ring", "some key").stdout)
     done = run("ring", "some key", "--nodes", "4", DKV_CONNECT="")
     assert done.stdout == b"some key: n4 n3 n1\n"

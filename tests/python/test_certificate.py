@@ -31,7 +31,9 @@ def asked(**answers: Holding | list[Holding | None] | None) -> Certificate:
         else itertools.repeat(told)
         for node, told in answers.items()
     }
-    return certify(lambda node, _: next(left[node]), left, len(left), 0.1)
+    return certify(
+        lambda nodes, _: {node: next(left[node]) for node in nodes}, left, len(left), 0.1
+    )
 
 
 def test_equal_replicas_are_converged():

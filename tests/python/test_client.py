@@ -89,6 +89,7 @@ def test_every_node_tells_its_status(cluster3: dkv.Cluster, client3: dkv.Client)
         assert status is not None
         assert status.node_id == id
         assert status.records >= 1
+        assert status.scrubbed_ms == 0
         assert {peer.id for peer in status.peers} | {id} == set(cluster3.nodes)
 
 
