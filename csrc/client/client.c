@@ -61,6 +61,7 @@ static int client_alloc(const dkv_client_options *options, dkv_client **out) {
     list_init(&client->unsettled);
     list_init(&client->pumps);
     list_init(&client->congested);
+    list_init(&client->held);
     list_init(&client->followers);
     list_init(&client->woken);
     *out = client;

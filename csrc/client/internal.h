@@ -29,6 +29,7 @@
 #include "base/timers.h"
 #include "client/client.h"
 #include "client/list.h"
+#include "rpc/nagle.h"
 #include "rpc/rpc.h"
 
 #define NS_PER_MS ((int64_t)1000000)
@@ -58,6 +59,7 @@ typedef struct attempt {
     uint64_t id;    /* the request's number on the wire */
     int64_t since_ns;
     bool sent; /* handed to the stream: from here on it may have arrived */
+    lane_kind lane;
 } attempt;
 
 struct flight {
@@ -106,7 +108,9 @@ typedef struct lane {
     dkv_rpc_stream *stream; /* NULL: closed */
     bool accepted;
     list waiting;   /* attempts that have not left */
-    list_node pump; /* in the client's `pumps` or `congested` */
+    list_node pump; /* in the client's `pumps`, `congested` or `held` */
+    dkv_rpc_nagle nagle;
+    bool held; /* in `held` */
 } lane;
 
 struct target {
@@ -145,6 +149,7 @@ struct dkv_client {
     list unsettled; /* batches that may begin an operation or are over */
     list pumps;     /* lanes that have something to send */
     list congested; /* lanes that wait for their stream to take more */
+    list held;      /* lanes that wait for company, the first for the longest */
 
     bool polling;
     bool gathering; /* the thread that polls will settle in a moment, for others too */
@@ -175,6 +180,9 @@ bool dkv_client_await(dkv_client *client, waiter *w, int64_t until_ns);
 
 /* The same in slices, asking `interrupted` between them; the mutex is held afterwards. */
 int dkv_client_await_patiently(dkv_client *client, waiter *w, int64_t until_ns);
+
+/* When a timer is due or a held lane, whichever is first. */
+int64_t dkv_client_due(const dkv_client *client);
 
 /* Takes in what has happened while nobody polled. */
 void dkv_client_catch_up(dkv_client *client);
@@ -226,7 +234,10 @@ void dkv_client_target_doubt(target *t, int64_t since_ns, int64_t now_ns);
 /* Asks a suspect for a sign of life, if it is time for that. */
 void dkv_client_target_probe(target *t, dkv_slice key, int64_t now_ns);
 
-/* Sends what waits on `l`. */
+/* Lets the lanes go that have been held for long enough. */
+void dkv_client_release_held(dkv_client *client);
+
+/* Sends what waits on `l`, unless it has to wait for company (rpc/nagle.h). */
 void dkv_client_lane_pump(dkv_client *client, lane *l);
 
 void dkv_client_target_init(target *t, dkv_client *client, const dkv_member *member);

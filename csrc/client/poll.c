@@ -38,6 +38,12 @@ static int64_t min_i64(int64_t a, int64_t b) {
 
 /* ---- rounds --------------------------------------------------------------------------------- */
 
+int64_t dkv_client_due(const dkv_client *client) {
+    int64_t due_ns = dkv_timers_next(&client->timers);
+    const list_node *first = list_first(&client->held);
+    return first ? min_i64(due_ns, LIST_OWNER(first, lane, pump)->nagle.due_ns) : due_ns;
+}
+
 static bool settle_once(dkv_client *client) {
     list_node *node;
     bool did = false;
@@ -62,8 +68,8 @@ void dkv_client_settle(dkv_client *client) {
     while (settle_once(client)) {
         /* Sending may fail, which ends operations, which lets others begin. */
     }
-    if (client->polling && dkv_timers_next(&client->timers) < client->poll_until_ns) {
-        client->poll_until_ns = dkv_timers_next(&client->timers);
+    if (client->polling && dkv_client_due(client) < client->poll_until_ns) {
+        client->poll_until_ns = dkv_client_due(client);
         dkv_rpc_loop_wake(client->loop);
     }
 }
@@ -122,12 +128,13 @@ static void poll_once(dkv_client *client, int64_t until_ns) {
         dkv_client_unlock(client);
         dkv_client_lock(client);
     }
-    client->poll_until_ns = min_i64(until_ns, dkv_timers_next(&client->timers));
+    client->poll_until_ns = min_i64(until_ns, dkv_client_due(client));
     dkv_rpc_loop_poll(client->loop, client->poll_until_ns, POLL_EVENTS_MAX);
     client->polled_ns = dkv_client_now();
     client->poll_until_ns = 0; /* awake: nobody needs to wake it */
     list_node *node;
     while ((node = list_pop(&client->congested))) list_add(&client->pumps, node);
+    dkv_client_release_held(client);
     dkv_client_settle(client);
 }
 

@@ -18,8 +18,25 @@
 
 static void want_large_lane(target *t);
 
+/* The lane may have something to send. */
 static void lane_mark(lane *l) {
+    if (l->held && !dkv_rpc_nagle_may_send(&l->nagle, dkv_client_now())) return;
+    if (l->held) list_remove(&l->pump);
+    l->held = false;
     list_add(&l->target->client->pumps, &l->pump);
+}
+
+void dkv_client_release_held(dkv_client *client) {
+    list_node *node;
+    while ((node = list_first(&client->held))) {
+        lane *l = LIST_OWNER(node, lane, pump);
+        lane_mark(l);
+        if (l->held) return;
+    }
+}
+
+static dkv_rpc_kind kind_of(const attempt *a) {
+    return a->flight->op->request.op == DKV_OP_GET ? DKV_RPC_READ : DKV_RPC_WRITE;
 }
 
 /* ---- signs of life -------------------------------------------------------------------------- */
@@ -48,8 +65,9 @@ static void lane_detach(lane *l) {
         dkv_rpc_stream_cancel(l->stream);
     }
     l->stream = NULL;
-    l->accepted = false;
+    l->accepted = l->held = false;
     list_remove(&l->pump);
+    dkv_rpc_nagle_answered(&l->nagle);
 }
 
 static void fail_all(target *t, list *attempts, int err) {
@@ -109,6 +127,8 @@ static void on_message(void *user, dkv_rpc_stream *stream, dkv_slice bytes) {
     if (!l) return;
     target *t = l->target;
     heard(t);
+    dkv_rpc_nagle_answered(&l->nagle);
+    if (l->held) lane_mark(l);
     if (l == &t->lanes[SMALL]) t->answered = true;
     if (bytes.len > DKV_WIRE_LARGE) want_large_lane(t);
     int err = dkv_wire_each_reply(bytes, on_reply, t);
@@ -192,12 +212,15 @@ int dkv_client_target_enqueue(target *t, attempt *a, int64_t now_ns) {
         if (t->lanes[LARGE].accepted) l = &t->lanes[LARGE];
     }
     list_add(&l->waiting, &a->node);
+    a->lane = l == &t->lanes[LARGE] ? LARGE : SMALL;
+    l->nagle.waiting[kind_of(a)]++;
     if (l->accepted) lane_mark(l);
     return DKV_OK;
 }
 
 void dkv_client_target_forget(target *t, attempt *a) {
     list_remove(&a->node);
+    if (!a->sent) t->lanes[a->lane].nagle.waiting[kind_of(a)]--;
     dkv_map_remove(&t->client->attempts, a->id);
     a->target = NULL;
 }
@@ -260,13 +283,26 @@ static int send_some(dkv_client *client, lane *l) {
     while (n-- > 0) {
         attempt *a = LIST_OWNER(list_pop(&l->waiting), attempt, node);
         a->sent = true;
+        dkv_rpc_nagle_pass(&l->nagle, kind_of(a));
         list_add(&l->target->sent, &a->node);
     }
     return DKV_OK;
 }
 
+/* Whether what waits may leave now. The large lane carries what fills a message alone. */
+static bool may_leave(dkv_client *client, lane *l) {
+    if (list_is_empty(&l->waiting) || l == &l->target->lanes[LARGE]) return true;
+    int64_t now_ns = dkv_client_now();
+    if (dkv_rpc_nagle_may_send(&l->nagle, now_ns)) return true;
+    dkv_rpc_nagle_hold(&l->nagle, now_ns);
+    l->held = true;
+    list_add(&client->held, &l->pump);
+    return false;
+}
+
 void dkv_client_lane_pump(dkv_client *client, lane *l) {
     if (!l->accepted) return; /* on_opened comes back to it */
+    if (!may_leave(client, l)) return;
     while (!list_is_empty(&l->waiting)) {
         if (dkv_rpc_stream_backlog(l->stream) >= LANE_BACKLOG_MAX) {
             list_add(&client->congested, &l->pump);

@@ -17,7 +17,7 @@
  * SYNC then, but at the border of two segments (rule 3); a SYNC begins no sooner than one interval
  *    after the one before, or when a segment is complete.
  * 5. A small WRITE at the end of the file puts zeros behind its records, and the next ones
- * overwrite these: a SYNC that need not make the file longer costs half as much. When a segment is
+ * overwrite these: a SYNC that need not make the file longer costs a third less. When a segment is
  * complete or the store closes, a TRUNCATE takes away what is left of them.
  * 6. A WRITE that finds no space keeps its chunk, in memory and readable, and is tried again after
  *    dkv_append_retry. Whoever waits for it is told NO_SPACE once. */

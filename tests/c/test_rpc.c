@@ -1,6 +1,7 @@
 /* csrc/rpc between two threads of one process, each with a loop of its own. */
 #include <sched.h>
 
+#include "rpc/nagle.h"
 #include "rpc_fixture.h"
 
 #define TIMEOUT_MS 60000u
@@ -18,6 +19,56 @@ static void statuses_map_both_ways(void) {
     CHECK(dkv_rpc_status_of(DKV_ERR_PROTOCOL) == 3 && dkv_rpc_err_of(3) == DKV_ERR_INVALID);
     for (int status = 1; status <= 16; status++) CHECK(dkv_rpc_err_of(status) != DKV_OK);
     CHECK(dkv_rpc_err_of(99) == DKV_ERR_INTERNAL);
+}
+
+/* ---- nagle.h ---- */
+
+static void queue(dkv_rpc_nagle *nagle, dkv_rpc_kind kind, unsigned n) {
+    nagle->waiting[kind] += n;
+}
+
+static void send_all(dkv_rpc_nagle *nagle) {
+    for (unsigned kind = 0; kind < DKV_RPC_KINDS; kind++) {
+        while (nagle->waiting[kind]) dkv_rpc_nagle_pass(nagle, (dkv_rpc_kind)kind);
+    }
+}
+
+/* A request that is alone leaves at once, and so does the second; behind many it waits until one of
+ * them is answered, as many have gathered, or its time is over. */
+static void requests_wait_for_company(void) {
+    dkv_rpc_nagle nagle = {0};
+    CHECK(!dkv_rpc_nagle_may_send(&nagle, 5));
+    for (int i = 0; i < 2; i++) {
+        queue(&nagle, DKV_RPC_WRITE, 1);
+        CHECK(dkv_rpc_nagle_may_send(&nagle, 5));
+        send_all(&nagle);
+    }
+    queue(&nagle, DKV_RPC_WRITE, 1);
+    CHECK(!dkv_rpc_nagle_may_send(&nagle, 5));
+    queue(&nagle, DKV_RPC_WRITE, 1);
+    CHECK(dkv_rpc_nagle_may_send(&nagle, 5));
+    send_all(&nagle);
+    queue(&nagle, DKV_RPC_WRITE, 3);
+    dkv_rpc_nagle_hold(&nagle, 7);
+    dkv_rpc_nagle_hold(&nagle, 9);
+    CHECK(!dkv_rpc_nagle_may_send(&nagle, 7 + DKV_RPC_NAGLE_NS - 1));
+    CHECK(dkv_rpc_nagle_may_send(&nagle, 7 + DKV_RPC_NAGLE_NS));
+    send_all(&nagle);
+    queue(&nagle, DKV_RPC_WRITE, 1);
+    CHECK(!dkv_rpc_nagle_may_send(&nagle, INT64_MAX));
+    dkv_rpc_nagle_answered(&nagle);
+    CHECK(dkv_rpc_nagle_may_send(&nagle, 5));
+}
+
+/* A read does not wait for the answers to writes. */
+static void reads_pass_writes(void) {
+    dkv_rpc_nagle nagle = {0};
+    queue(&nagle, DKV_RPC_WRITE, 50);
+    send_all(&nagle);
+    queue(&nagle, DKV_RPC_WRITE, 1);
+    CHECK(!dkv_rpc_nagle_may_send(&nagle, 5));
+    queue(&nagle, DKV_RPC_READ, 1);
+    CHECK(dkv_rpc_nagle_may_send(&nagle, 5));
 }
 
 /* ---- unary calls ---- */
@@ -713,6 +764,8 @@ static void loops_come_and_go(void) {
 
 static const check_test tests[] = {
     CHECK_TEST(statuses_map_both_ways),
+    CHECK_TEST(requests_wait_for_company),
+    CHECK_TEST(reads_pass_writes),
     CHECK_TEST(unary_calls_answer),
     CHECK_TEST(unary_errors_carry_their_trailer),
     CHECK_TEST(unary_calls_carry_their_deadline),
