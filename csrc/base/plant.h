@@ -14,7 +14,8 @@
     X(REPAIR_WITH_OLDER)   /* of two records healing moves the older one */               \
     X(KEEP_DIGEST)         /* a record that replaces another one leaves the digests */    \
     X(DROP_BEHIND_DAMAGE)  /* recovery ends a segment where damage begins */              \
-    X(GIVE_UP_ALL)         /* with a lost replica all others are not waited for either */
+    X(GIVE_UP_ALL)         /* with a lost replica all others are not waited for either */ \
+    X(LEAVE_ROTTEN)        /* scrub leaves alone what it finds damaged */
 
 typedef enum dkv_plant {
     DKV_PLANT_NONE,

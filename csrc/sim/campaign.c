@@ -11,6 +11,7 @@
 #define MS 1000000LL
 #define CLIENTS_MAX 8u
 #define KEYS_MAX 12u
+#define MANY_KEYS_MAX 100u /* so that most are not written again before the end */
 #define NODES_MAX 12u
 #define OPS_MAX 1500u         /* the check compares them pairwise */
 #define QUIET_NS (9000 * MS)  /* longer than any deadline, and than it takes to find each other */
@@ -131,6 +132,8 @@ static int make_world(campaign *c, uint64_t seed, bool keep_trace) {
                                      .durability = choose_durability(c),
                                      .interval_ms = PICK(c, 1, 100, 1000),
                                      .hints_max = PICK(c, 0, 1, 1, 4),
+                                     .scrub_bytes_per_s = PICK(c, 4 << 20, 64 << 20),
+                                     .scrub_interval_ms = PICK(c, 1000, 5000),
                                      .keep_trace = keep_trace};
         if (below(c, 4) == 0) { /* an impatient cluster, on disks that are fast enough for that */
             options.disk_max_us = PICK(c, 50, 400, 5000);
@@ -150,7 +153,7 @@ static int make_world(campaign *c, uint64_t seed, bool keep_trace) {
 
 static void choose_work(campaign *c) {
     c->n_clients = 1 + (unsigned)below(c, CLIENTS_MAX);
-    c->n_keys = 1 + (unsigned)below(c, KEYS_MAX);
+    c->n_keys = 1 + (unsigned)below(c, below(c, 4) ? KEYS_MAX : MANY_KEYS_MAX);
     c->think_ns = (int64_t)PICK(c, 1, 10, 50, 200) * MS;
     c->length_ns = (int64_t)(2 + below(c, 10)) * 1000 * MS;
     if (c->think_ns < 5 * MS) c->length_ns = 2000 * MS;
@@ -245,7 +248,6 @@ static bool pass(campaign *c, int64_t ns, bool busy, int *err, dkv_violation *ou
 static bool check_disks(campaign *c, dkv_violation *out) {
     for (uint16_t i = 0; i < c->chaos.n_nodes; i++) dkv_world_power_cut(c->world, i);
     for (uint16_t i = 0; i < c->chaos.n_nodes; i++) {
-        if (dkv_world_damaged_at(c->world, i) >= 0) continue;
         if (!dkv_check_disk(c->check, c->world, i, out)) return false;
     }
     return true;
@@ -309,16 +311,39 @@ static bool check_converged(campaign *c, int *err, dkv_violation *out) {
     return true;
 }
 
+static uint64_t scrub_passes(const campaign *c, uint16_t node) {
+    const dkv_node *running = dkv_world_node(c->world, node);
+    dkv_node_status status = {0};
+    if (running) dkv_node_status_get(running, &status);
+    return status.store.scrub_passes;
+}
+
+/* Lets every node read its whole log once more: after the second pass from now. */
+static bool await_scrub(campaign *c, int *err, dkv_violation *out) {
+    int64_t end = dkv_world_now(c->world) + HEAL_NS;
+    for (uint16_t i = 0; i < c->chaos.n_nodes; i++) {
+        uint64_t upto = scrub_passes(c, i) + 2;
+        while (scrub_passes(c, i) < upto) {
+            if (dkv_world_now(c->world) >= end) {
+                return dkv_check_fail(out, DKV_RULE_CONVERGED, NO_OP, NO_OP,
+                                      "node %u does not get through its log", i);
+            }
+            if (!pass(c, 500 * MS, false, err, out)) return false;
+        }
+    }
+    return true;
+}
+
 static bool run(campaign *c, int *err, dkv_violation *out) {
     if (!pass(c, c->length_ns, true, err, out)) return false;
     dkv_chaos_end(&c->chaos);
     if (!pass(c, QUIET_NS, false, err, out)) return false;
-    if (!check_converged(c, err, out)) return false;
-    if (!check_disks(c, out)) return false;
+    if (!await_scrub(c, err, out) || !check_converged(c, err, out)) return false;
+    if (!dkv_check_whole(c->check, c->world, out) || !check_disks(c, out)) return false;
     if (!pass(c, QUIET_NS, false, err, out)) return false;
     if (!check_serving(c, err, out)) return false;
     if (!pass(c, QUIET_NS, false, err, out)) return false; /* for the slower of hedged reads */
-    if (!check_converged(c, err, out)) return false;
+    if (!check_converged(c, err, out) || !dkv_check_whole(c->check, c->world, out)) return false;
     return dkv_check_history(c->check, c->world, out) && check_disks(c, out);
 }
 

@@ -3,7 +3,8 @@
  *   1. clients read and write few keys while nodes crash, lose power, stall, lose sight of each
  *      other, have slow links, wrong clocks, and slow, full, failing or rotting disks, and while an
  *      operator gives up the data of nodes whose disk is gone;
- *   2. all faults end, and time passes;
+ *   2. all faults end, rotting disks rot once more, and every node scrubs its whole log until
+ *      replicas are identical: whatever they hold is read and compared;
  *   3. every machine loses power at once, and every disk is checked; all start again;
  *   4. every key is read and written at level all, the whole history is checked, and 3 once more.
  */

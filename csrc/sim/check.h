@@ -1,6 +1,7 @@
 /* Checks a simulated world against what dkv promises, from outside: what clients asked and were
  * told, what nodes sent each other, and what their disks hold. Nothing is believed because a node
- * says it; only faults that the world made on purpose excuse a loss.
+ * says it; only faults that the world made on purpose excuse a loss, and a flipped bit excuses only
+ * the loss of the record that it hit.
  *
  * Two things are needed of the workload: every value written is different from all others, and
  * `dkv_check_witness` sees every message. */
@@ -10,10 +11,10 @@
 #include "sim/world.h"
 
 /* X(NAME, "sentence"). "Confirmed": the outcome of the write is APPLIED, or the node is named among
- * those that hold it. Damage (a disk wiped, a bit flipped, a file lost) excuses a node from what it
- * confirmed before; ABSENCE and STALE hold all the same as long as one of the nodes that confirmed
- * is sound, but for the age of a value read at level one, and but for damage that cannot be noticed
- * (dkv_world_end_damaged_at). */
+ * those that hold it. Damage (a disk wiped, a file lost, a record hit by a flipped bit) excuses a
+ * node from what it confirmed before (dkv_world_lost_at); ABSENCE and STALE hold all the same as
+ * long as one of the nodes that confirmed is sound, but for the age of a value read at level one,
+ * and but for damage that cannot be noticed (dkv_world_lost_unseen_at). */
 #define DKV_RULE_MAP(X)                                                                          \
     X(LOST_WRITE, "a node that confirmed a write holds it, or a newer one, as long as its disk") \
     X(BELIEF, "a node that lacks something that it confirmed does not say that it is in sync")   \
@@ -28,7 +29,8 @@
     X(ALARM, "a node does not stop, and no data is called damaged, without a fault of a disk")   \
     X(SERVING, "after all faults are healed, reads and writes at level all succeed")             \
     X(READ_ORDER, "a read of a quorum is not older than a read of a quorum before it")           \
-    X(CONVERGED, "after all faults are healed, all replicas of a key become identical")
+    X(CONVERGED, "after all faults are healed, all replicas of a key become identical")          \
+    X(WHOLE, "after a scrub and healing, whatever a node's index refers to can be read")
 
 typedef enum dkv_rule {
 #define DKV_RULE_ENUM(name, sentence) DKV_RULE_##name,
@@ -71,6 +73,11 @@ bool dkv_check_running(dkv_check *check, dkv_world *world, dkv_violation *out);
 /* LOST_WRITE, INVENTED, DISHONEST, CONFLICT for the content of a disk whose process does not run.
  * Opens the store on it, as a start of the process would. */
 bool dkv_check_disk(dkv_check *check, dkv_world *world, uint16_t node, dkv_violation *out);
+
+/* WHOLE, INVENTED, DISHONEST, CONFLICT for every record of every running node, read from its disk;
+ * with CONVERGED this says that replicas are identical byte by byte. From now on LOST_WRITE holds
+ * for all that was found durable, as if it had just been confirmed. */
+bool dkv_check_whole(dkv_check *check, dkv_world *world, dkv_violation *out);
 
 /* CONVERGED, now. */
 bool dkv_check_converged(dkv_world *world, dkv_violation *out);

@@ -438,7 +438,7 @@ int dkv_sim_disk_flip(dkv_sim_disk *disk, dkv_disk_file name, uint64_t offset, u
     return DKV_OK;
 }
 
-int dkv_sim_disk_flip_any(dkv_sim_disk *disk, dkv_disk_file *out) {
+int dkv_sim_disk_choose_byte(dkv_sim_disk *disk, dkv_disk_file *out) {
     uint64_t bytes = 0;
     for (const sim_file *file = disk->files; file; file = file->next) {
         bool in_log = file->name.kind == DKV_FILE_SEGMENT && !file->removed;
@@ -446,17 +446,24 @@ int dkv_sim_disk_flip_any(dkv_sim_disk *disk, dkv_disk_file *out) {
     }
     if (bytes == 0) return DKV_ERR_NOT_FOUND;
     uint64_t at = dkv_rand_below(&disk->rand, bytes);
-    for (sim_file *file = disk->files; file; file = file->next) {
+    for (const sim_file *file = disk->files; file; file = file->next) {
         if (file->name.kind != DKV_FILE_SEGMENT || file->removed) continue;
         if (at < file->durable.len) {
-            file->durable.data[at] ^= (uint8_t)(1u << dkv_rand_below(&disk->rand, 8));
-            if (out) *out = file->name;
-            if (out) out->size_bytes = at;
+            *out = file->name;
+            out->size_bytes = at;
             return DKV_OK;
         }
         at -= file->durable.len;
     }
     return DKV_ERR_NOT_FOUND;
+}
+
+int dkv_sim_disk_flip_any(dkv_sim_disk *disk) {
+    dkv_disk_file at;
+    int err = dkv_sim_disk_choose_byte(disk, &at);
+    return err ? err
+               : dkv_sim_disk_flip(disk, at, at.size_bytes,
+                                   (unsigned)dkv_rand_below(&disk->rand, 8));
 }
 
 dkv_slice dkv_sim_disk_durable(const dkv_sim_disk *disk, dkv_disk_file name) {

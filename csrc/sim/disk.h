@@ -55,9 +55,12 @@ void dkv_sim_disk_wipe(dkv_sim_disk *disk);
 /* Flips a bit of what a file durably holds; NOT_FOUND if it has no such byte. */
 int dkv_sim_disk_flip(dkv_sim_disk *disk, dkv_disk_file file, uint64_t offset, unsigned bit);
 
-/* Flips a random bit of the log; NOT_FOUND if the log is empty. *out (may be NULL) tells where:
- * the file, with the offset in size_bytes. */
-int dkv_sim_disk_flip_any(dkv_sim_disk *disk, dkv_disk_file *out);
+/* Flips a random bit of the log; NOT_FOUND if the log is empty. */
+int dkv_sim_disk_flip_any(dkv_sim_disk *disk);
+
+/* Chooses a byte of the log at random: *out is its file, with the offset in size_bytes. NOT_FOUND
+ * if the log is empty. */
+int dkv_sim_disk_choose_byte(dkv_sim_disk *disk, dkv_disk_file *out);
 
 /* What the medium holds of a file; empty if there is no such file. Borrows until the next job. */
 dkv_slice dkv_sim_disk_durable(const dkv_sim_disk *disk, dkv_disk_file file);

@@ -45,6 +45,37 @@ int dkv_world_inspect(dkv_world *world, uint16_t node, const dkv_slice *keys, si
     return err;
 }
 
+/* ---- all records of the running nodes ---- */
+
+static int read_store(dkv_sim_node *sn, dkv_buf *bytes, dkv_sim_held each, void *user) {
+    const dkv_store *store = dkv_node_store(sn->node);
+    dkv_key_hash from = {0}, hash;
+    dkv_store_entry entry;
+    while (dkv_store_next(store, from, &hash, &entry) == DKV_OK) {
+        dkv_record record;
+        int err = dkv_store_look(store, hash, dkv_sim_disk_run, sn->disk, bytes, &record);
+        if (err == DKV_ERR_NO_MEMORY) return err;
+        if (!err &&
+            (record.kind != entry.kind || dkv_version_cmp(record.version, entry.version) != 0)) {
+            err = DKV_ERR_DATA_LOSS;
+        }
+        each(user, sn->index, hash, &entry, err, err ? NULL : &record);
+        from = hash;
+        if (!dkv_key_hash_next(&from)) break;
+    }
+    return DKV_OK;
+}
+
+int dkv_world_read_held(dkv_world *world, dkv_sim_held each, void *user) {
+    dkv_buf bytes = {0};
+    int err = world->err;
+    for (uint16_t i = 0; !err && i < world->n_nodes; i++) {
+        if (world->nodes[i].node) err = read_store(&world->nodes[i], &bytes, each, user);
+    }
+    dkv_buf_free(&bytes);
+    return err;
+}
+
 /* ---- all stores together ---- */
 
 /* A record as the index of one replica knows it. */
@@ -74,7 +105,7 @@ static int add_store(survey *s, uint16_t node, const dkv_store *store) {
     dkv_key_hash from = {0};
     while (dkv_store_next(store, from, &found.hash, &found.entry) == DKV_OK) {
         from = found.hash;
-        if (++from.tag == 0 && ++from.token == 0) break;
+        if (!dkv_key_hash_next(&from)) break;
         if (!is_replica(s->world, found.hash.token, node)) continue;
         int err = dkv_sim_make_room(s->world, (void **)&s->all, s->n, &s->cap, sizeof *s->all);
         if (err) return err;

@@ -36,7 +36,7 @@ void dkv_sim_process_died(dkv_sim_node *sn) {
     release_held(sn);
     if (sn->world->options.durability == DKV_DURABILITY_MEMORY) {
         dkv_sim_disk_wipe(sn->disk);
-        sn->damaged_at = sn->wiped_at = sn->world->now;
+        sn->damaged_at = sn->emptied_at = sn->wiped_at = sn->world->now;
     }
 }
 
@@ -67,7 +67,9 @@ void dkv_world_power_cut(dkv_world *world, uint16_t node) {
     dkv_sim_process_died(sn);
     dkv_sim_disk_power_cut(sn->disk);
     sn->boots++;
-    if (world->options.durability == DKV_DURABILITY_INTERVAL) sn->damaged_at = world->now;
+    if (world->options.durability == DKV_DURABILITY_INTERVAL) {
+        sn->damaged_at = sn->emptied_at = world->now;
+    }
 }
 
 dkv_store_options dkv_sim_store_options(const dkv_sim_node *sn, uint64_t new_store_id) {
@@ -136,6 +138,7 @@ int dkv_sim_open_store(dkv_sim_node *sn, dkv_store **out) {
         dkv_sim_note(sn, DKV_TRACE_START, (uint64_t)(uint32_t)err, dkv_err_name(err));
         return err;
     }
+    sn->store_id = dkv_store_id(*out);
     char text[160];
     snprintf(text, sizeof text,
              "%s store, %" PRIu64 " records, %" PRIu64 " torn bytes, %" PRIu64 " damaged",

@@ -39,15 +39,26 @@ static bool all_wiped(const dkv_world *world) {
     return true;
 }
 
-/* True if another replica confirmed `version` or a newer one before the node's disk was damaged,
- * and its own disk kept everything since: from there the node must have it back. */
+/* When the disk of the node last lost this version of the key, or a newer one. */
+static int64_t lost_at(const dkv_world *world, const key_facts *key, uint16_t node,
+                       dkv_version version) {
+    return dkv_world_lost_at(world, node, key->hash.token, version);
+}
+
+static int64_t lost_unseen_at(const dkv_world *world, const key_facts *key, uint16_t node,
+                              dkv_version version) {
+    return dkv_world_lost_unseen_at(world, node, key->hash.token, version);
+}
+
+/* True if another replica confirmed `version` or a newer one before the node lost it, and has lost
+ * no such record since: from there the node must have it back. */
 static bool is_kept_elsewhere(const dkv_world *world, const key_facts *key, uint16_t node,
                               dkv_version version) {
     for (uint16_t i = 0; i < dkv_ring_map(dkv_world_ring(world))->n_members; i++) {
         const promise *p = &key->promises[i];
         if (i == node || dkv_version_cmp(p->version, version) < 0) continue;
-        if (p->invoked_ns > dkv_world_damaged_at(world, node)) continue;
-        if (dkv_world_damaged_at(world, i) < (p->newer ? 0 : p->invoked_ns)) return true;
+        if (p->invoked_ns > lost_at(world, key, node, version)) continue;
+        if (lost_at(world, key, i, p->version) < (p->newer ? 0 : p->invoked_ns)) return true;
     }
     return false;
 }
@@ -59,11 +70,11 @@ static bool check_promise(const dkv_world *world, const key_facts *key, uint16_t
     if (dkv_version_cmp(stored, p->version) >= 0) return true;
     dkv_rule rule = DKV_RULE_LOST_WRITE;
     int64_t since_ns = p->newer ? 0 : p->invoked_ns;
-    if (dkv_world_damaged_at(world, node) >= since_ns) {
+    if (lost_at(world, key, node, p->version) >= since_ns) {
         rule = DKV_RULE_BELIEF;
         if (!in_sync || !p->believed || all_wiped(world)) return true;
         if (!is_kept_elsewhere(world, key, node, p->version)) return true;
-        if (dkv_world_end_damaged_at(world, node) >= since_ns) return true;
+        if (lost_unseen_at(world, key, node, p->version) >= since_ns) return true;
     }
     return dkv_check_fail(
         out, rule, p->op, NONE,
@@ -155,13 +166,47 @@ bool dkv_check_disk(dkv_check *check, dkv_world *world, uint16_t node, dkv_viola
         keys[n++] = key->key;
     }
     if (!err) err = dkv_world_inspect(world, node, keys, n, inspect_key, &d);
-    if (err && d.ok) {
+    bool is_ruined = err == DKV_ERR_DATA_LOSS && dkv_world_damaged_at(world, node) >= 0;
+    if (err && !is_ruined && d.ok) {
         d.ok =
             dkv_check_fail(out, DKV_RULE_ALARM, NONE, NONE, "the disk of %s cannot be opened: %s",
                            node_id(world, node), dkv_err_name(err));
     }
     free(keys);
     free(d.keys);
+    return d.ok;
+}
+
+/* ---- what running nodes hold ---- */
+
+static void check_held(void *user, uint16_t node, dkv_key_hash hash, const dkv_store_entry *entry,
+                       int err, const dkv_record *record) {
+    disk_check *d = user;
+    key_facts *key = dkv_map_get(&d->check->keys, hash.token);
+    if (!d->ok) return;
+    d->node = node;
+    if (!key || err) {
+        d->ok = dkv_check_fail(d->out, key ? DKV_RULE_WHOLE : DKV_RULE_INVENTED, NONE, NONE,
+                               "%s cannot read its record of %.*s: %s", node_id(d->world, node),
+                               key && key->key.len < 32 ? (int)key->key.len
+                               : key                    ? 32
+                                                        : 0,
+                               key ? (const char *)key->key.data : "", dkv_err_name(err));
+        return;
+    }
+    d->ok = check_record(d, key, record);
+    promise *p = &key->promises[node];
+    if (!entry->durable || dkv_version_cmp(entry->version, p->version) < 0) return;
+    *p = (promise){entry->version, NONE, dkv_world_now(d->world), false, false};
+}
+
+bool dkv_check_whole(dkv_check *check, dkv_world *world, dkv_violation *out) {
+    if (!dkv_check_learn(check, world, out)) return false;
+    disk_check d = {check, world, 0, NULL, out, true};
+    int err = dkv_world_read_held(world, check_held, &d);
+    if (err && d.ok) {
+        d.ok = dkv_check_fail(out, DKV_RULE_ALARM, NONE, NONE, "%s", dkv_err_name(err));
+    }
     return d.ok;
 }
 
@@ -267,25 +312,28 @@ static bool check_value(dkv_check *check, const dkv_world *world, const key_fact
 
 /* ---- pairs of operations ---- */
 
-typedef int64_t (*damage)(const dkv_world *world, uint16_t node);
+typedef int64_t (*last_loss)(const dkv_world *world, const key_facts *key, uint16_t node,
+                             dkv_version version);
 
-/* True if a node of the key has suffered such damage since `since_ns`. */
-static bool is_damaged(const dkv_world *world, const key_facts *key, damage last_at,
-                       int64_t since_ns) {
+/* How many replicas of the key have so lost this version or a newer one since `since_ns`. */
+static unsigned count_lost(const dkv_world *world, const key_facts *key, last_loss last_at,
+                           dkv_version version, int64_t since_ns) {
     const dkv_ring *ring = dkv_world_ring(world);
     const uint16_t *list = dkv_ring_replicas(ring, key->hash.token);
+    unsigned lost = 0;
     for (unsigned i = 0; i < dkv_ring_replication(ring); i++) {
-        if (last_at(world, list[i]) >= since_ns) return true;
+        lost += last_at(world, key, list[i], version) >= since_ns;
     }
-    return false;
+    return lost;
 }
 
 /* True if every node that confirmed the write may have lost it, or one without knowing. */
 static bool is_gone(const dkv_world *world, const key_facts *key, const dkv_sim_op *write) {
-    if (is_damaged(world, key, dkv_world_end_damaged_at, write->invoked_ns)) return true;
+    dkv_version version = write->result.version;
     const dkv_sim_nodes *holding = &write->result.holding;
+    if (count_lost(world, key, lost_unseen_at, version, write->invoked_ns) > 0) return true;
     for (uint8_t i = 0; i < holding->n; i++) {
-        if (dkv_world_damaged_at(world, holding->nodes[i]) < write->invoked_ns) return false;
+        if (lost_at(world, key, holding->nodes[i], version) < write->invoked_ns) return false;
     }
     return true;
 }
@@ -317,7 +365,7 @@ static bool check_read_after(const dkv_world *world, const key_facts *key, uint6
     if (is_gone(world, key, write)) return true;
     dkv_version version = write->result.version;
     bool may_be_old =
-        needs(world, read) == 1 && is_damaged(world, key, dkv_world_damaged_at, write->invoked_ns);
+        needs(world, read) == 1 && count_lost(world, key, lost_at, version, write->invoked_ns) > 0;
     if (read->result.err == DKV_OK && !may_be_old &&
         dkv_version_cmp(read->result.version, version) < 0) {
         return dkv_check_fail(out, DKV_RULE_STALE, read_number, write_number,
@@ -333,14 +381,12 @@ static bool check_read_after(const dkv_world *world, const key_facts *key, uint6
     return true;
 }
 
-/* True if as many replicas of the key as are a quorum have been damaged, or one without knowing:
- * all that had a value may have lost it before they were healed. */
-static bool is_quorum_damaged(const dkv_world *world, const key_facts *key) {
-    const dkv_ring *ring = dkv_world_ring(world);
-    const uint16_t *list = dkv_ring_replicas(ring, key->hash.token);
-    unsigned n = dkv_ring_replication(ring), damaged = 0;
-    for (unsigned i = 0; i < n; i++) damaged += dkv_world_damaged_at(world, list[i]) >= 0;
-    return damaged >= n / 2 + 1 || is_damaged(world, key, dkv_world_end_damaged_at, 0);
+/* True if as many replicas as are a quorum have lost this version of the key, or one without
+ * knowing: all that had it may have lost it before they were healed. */
+static bool is_quorum_damaged(const dkv_world *world, const key_facts *key, dkv_version version) {
+    unsigned quorum = dkv_ring_replication(dkv_world_ring(world)) / 2 + 1;
+    return count_lost(world, key, lost_at, version, 0) >= quorum ||
+           count_lost(world, key, lost_unseen_at, version, 0) > 0;
 }
 
 /* `first` ended before `second` began; both are reads of a quorum. */
@@ -349,7 +395,7 @@ static bool check_read_after_read(const dkv_world *world, const key_facts *key, 
     const dkv_sim_op *before = dkv_world_op(world, first);
     const dkv_sim_op *after = dkv_world_op(world, second);
     dkv_version version = before->result.version;
-    if (is_quorum_damaged(world, key)) return true;
+    if (is_quorum_damaged(world, key, version)) return true;
     bool is_older = after->result.err == DKV_OK
                         ? dkv_version_cmp(after->result.version, version) < 0
                         : !was_deleted(world, key, version, after);
@@ -385,8 +431,8 @@ static bool check_write_after(const dkv_world *world, const key_facts *key, uint
     dkv_version version = dkv_check_version(world, second_number);
     unsigned all = dkv_ring_replication(dkv_world_ring(world));
     if (needs(world, first) < all || dkv_version_is_none(version)) return true;
-    if (is_damaged(world, key, dkv_world_damaged_at, first->invoked_ns)) return true;
     if (dkv_version_cmp(version, first->result.version) > 0) return true;
+    if (count_lost(world, key, lost_at, first->result.version, first->invoked_ns) > 0) return true;
     return dkv_check_fail(out, DKV_RULE_ORDER, second_number, first_number,
                           "version " VERSION_FORMAT " was issued after " VERSION_FORMAT
                           " was confirmed",

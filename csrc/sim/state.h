@@ -1,6 +1,7 @@
 /* Inside of a simulated world, shared by the files of csrc/sim that make it up: world.c (nodes and
  * time), process.c (their lives),
- * links.c and ways.c (network), clients.c, faults.c (disks and clocks), look.c (stores). */
+ * links.c and ways.c (network), clients.c, faults.c (disks and clocks), damage.c (lost data),
+ * look.c (stores). */
 #ifndef DKV_SIM_STATE_H
 #define DKV_SIM_STATE_H
 
@@ -56,6 +57,14 @@ typedef struct dkv_sim_link {
 
 #define DKV_SIM_DECLARATION UINT64_MAX /* the handle of every declaration */
 
+/* A record that a flipped bit has destroyed. */
+typedef struct dkv_sim_loss {
+    uint64_t token;
+    dkv_version version;
+    int64_t at;
+    bool unseen; /* so near the end of the log that no record behind it tells */
+} dkv_sim_loss;
+
 typedef struct dkv_sim_node {
     dkv_world *world;
     uint16_t index;
@@ -71,9 +80,10 @@ typedef struct dkv_sim_node {
     int64_t origin_ns; /* this process's monotonic clock is the world's plus this */
     int64_t skew_ms;
     int64_t tick_at; /* the only TICK event that counts; INT64_MAX: none */
-    int64_t damaged_at;
-    int64_t end_damaged_at;
-    int64_t wiped_at;
+    int64_t damaged_at, emptied_at, end_damaged_at, wiped_at; /* see damage.c; −1: never */
+    uint64_t store_id;                                        /* of the store opened last */
+    dkv_sim_loss *losses;                                     /* in order of time */
+    size_t n_losses, losses_cap;
     int declared; /* what was said to the last declaration that a node is lost */
     int64_t paused_since, paused_ns;
     uint32_t disk_max_us;      /* 0: the world's */

@@ -262,6 +262,7 @@ int dkv_world_new(const dkv_world_options *options, dkv_world **out) {
                              .index = i,
                              .tick_at = INT64_MAX,
                              .damaged_at = -1,
+                             .emptied_at = -1,
                              .end_damaged_at = -1,
                              .wiped_at = -1};
         err = dkv_sim_disk_new(dkv_rand_next(&world->rand), &sn->disk);
@@ -283,6 +284,7 @@ void dkv_world_del(dkv_world *world) {
         dkv_sim_disk_del(sn->disk);
         dkv_map_free(&sn->links);
         free(sn->held);
+        free(sn->losses);
     }
     dkv_sim_links_free(world);
     dkv_sim_ways_free(world);

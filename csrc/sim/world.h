@@ -200,10 +200,17 @@ int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node);
 /* When the disk was last wiped, −1 if never. */
 int64_t dkv_world_wiped_at(const dkv_world *world, uint16_t node);
 
-/* When the newest segment of the log was last lost, or a bit flipped so near its end that no record
- * behind it tells, −1 if never. There a store cannot tell damage from a write that a power cut has
- * torn, and of a new segment it learns from META, which is written a moment later. */
-int64_t dkv_world_end_damaged_at(const dkv_world *world, uint16_t node);
+/* When the disk last lost a record of this key as new as `version` or newer, or may have: a flipped
+ * bit takes the record that it hits, all other damage whatever there was. −1 if never. */
+int64_t dkv_world_lost_at(const dkv_world *world, uint16_t node, uint64_t token,
+                          dkv_version version);
+
+/* The same, but only of losses that a store cannot notice: of the newest segment of the log, and of
+ * what is so near its end that no record behind it tells. There a store cannot tell damage from a
+ * write that a power cut has torn, and of a new segment it learns from META, which is written a
+ * moment later. */
+int64_t dkv_world_lost_unseen_at(const dkv_world *world, uint16_t node, uint64_t token,
+                                 dkv_version version);
 
 /* How many times a process of this node stopped by itself (dkv_effects.fatal). */
 uint32_t dkv_world_fatals(const dkv_world *world, uint16_t node);
@@ -219,6 +226,15 @@ typedef void (*dkv_sim_inspect)(void *user, size_t key, int err, const dkv_recor
  * it holds of each of the `n` keys. PRECONDITION if the process runs; else as dkv_store_open. */
 int dkv_world_inspect(dkv_world *world, uint16_t node, const dkv_slice *keys, size_t n,
                       dkv_sim_inspect each, void *user);
+
+/* A record that a running node's index refers to, as its disk has it: err 0 and the record, or
+ * DATA_LOSS. The record borrows for the call. */
+typedef void (*dkv_sim_held)(void *user, uint16_t node, dkv_key_hash hash,
+                             const dkv_store_entry *entry, int err, const dkv_record *record);
+
+/* Reads everything that the running nodes hold; the world goes on as if nobody had looked.
+ * NO_MEMORY. */
+int dkv_world_read_held(dkv_world *world, dkv_sim_held each, void *user);
 
 /* A key of which not all replicas hold the same. */
 typedef struct dkv_sim_difference {

@@ -1,6 +1,7 @@
 #include "store/scrub.h"
 
 #include "base/err.h"
+#include "base/plant.h"
 #include "store/store_impl.h"
 
 #define NS_PER_MS 1000000LL
@@ -191,7 +192,7 @@ static dkv_disk_job *check_records(dkv_scrub *scrub, dkv_segment *segment) {
             reach_end(scrub, segment);
         } else if (item < 0) {
             pass_over(scrub);
-        } else if (item == DKV_SCAN_GAP) {
+        } else if (item == DKV_SCAN_GAP && !DKV_PLANTED(LEAVE_ROTTEN)) {
             note_gap(scrub, segment, scrub->scan.item_at, scrub->scan.item_end);
             if (scrub->n_gaps == DKV_SCRUB_GAPS_MAX) begin_search(scrub);
         }

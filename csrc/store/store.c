@@ -1,6 +1,7 @@
 #include "store/store.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "store/store_impl.h"
@@ -189,6 +190,43 @@ int dkv_store_read(dkv_store *store, dkv_slice key, dkv_key_hash hash, uint64_t 
         dkv_reads_queue(&store->reads, read);
     }
     return DKV_OK;
+}
+
+/* The bytes of a record, from the disk or, if they are not there yet, from memory. */
+static int look_at_bytes(const dkv_store *store, dkv_place place, dkv_disk_run run, void *disk,
+                         uint8_t *to) {
+    const dkv_segment *segment = dkv_segments_at(&store->segments, place.slot);
+    const uint8_t *held = dkv_append_peek(&store->append, segment, place.offset);
+    if (held) {
+        memcpy(to, held, place.len_bytes);
+        return DKV_OK;
+    }
+    dkv_disk_job job = {.op = DKV_DISK_READ,
+                        .file = dkv_segment_file(segment),
+                        .offset = place.offset,
+                        .len_bytes = place.len_bytes,
+                        .data = to};
+    int err = run(disk, &job);
+    if (!err && job.done_bytes < place.len_bytes) err = DKV_ERR_DATA_LOSS;
+    return err;
+}
+
+int dkv_store_look(const dkv_store *store, dkv_key_hash hash, dkv_disk_run run, void *disk,
+                   dkv_buf *bytes, dkv_record *out) {
+    dkv_index_entry entry;
+    if (!dkv_index_get(&store->index, hash, &entry)) return DKV_ERR_NOT_FOUND;
+    dkv_place place = dkv_place_unpack(entry.place);
+    bytes->len = 0;
+    int err = dkv_buf_reserve(bytes, place.len_bytes);
+    if (!err) err = look_at_bytes(store, place, run, disk, bytes->data);
+    if (err) return err;
+    const dkv_segment *segment = dkv_segments_at(&store->segments, place.slot);
+    dkv_log_at at = {dkv_store_id(store), segment->number, place.offset};
+    dkv_log_record found;
+    if (dkv_log_plausible_length(bytes->data) != place.len_bytes) return DKV_ERR_DATA_LOSS;
+    err = dkv_log_decode(bytes->data, at, &found);
+    if (!err) *out = found.record;
+    return err;
 }
 
 dkv_store_range dkv_store_digest(const dkv_store *store, uint64_t first, uint64_t last) {

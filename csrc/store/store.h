@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "base/hash.h"
 #include "model/disk.h"
 #include "model/record.h"
@@ -129,6 +130,12 @@ int dkv_store_peek(const dkv_store *store, dkv_key_hash hash, dkv_store_entry *o
  * and the same version can be applied again. Until then the store is not in sync for this token: it
  * no longer knows the key. */
 int dkv_store_read(dkv_store *store, dkv_slice key, dkv_key_hash hash, uint64_t cookie);
+
+/* Reads the newest record under `hash` at once, through `run`, and without any effect on the store:
+ * for those who look at it from outside. *out borrows from `bytes`. NOT_FOUND, DATA_LOSS, IO,
+ * NO_MEMORY. */
+int dkv_store_look(const dkv_store *store, dkv_key_hash hash, dkv_disk_run run, void *disk,
+                   dkv_buf *bytes, dkv_record *out);
 
 /* Number and digest of the records in the token range [first, last], O(log n): equal ranges of two
  * stores have equal digests. `version` and `kind` of each record are in the digest, its bytes are

@@ -168,7 +168,7 @@ static void damaged_record_is_fetched(void) {
     ADVANCE_UNTIL(is_at_peace());
     put_numbered(0, 50, "some value", DKV_LEVEL_ALL);
     kill(owner);
-    CHECK(dkv_sim_disk_flip_any(nodes[owner].disk, NULL) == DKV_OK);
+    CHECK(dkv_sim_disk_flip_any(nodes[owner].disk) == DKV_OK);
     start(owner);
     ADVANCE_UNTIL(is_at_peace());
     for (unsigned i = 0; i < 50; i++) get(owner, numbered(i), DKV_LEVEL_ALL);
@@ -188,7 +188,7 @@ static void rotten_record_is_fetched_unasked(void) {
     uint64_t gets = status_of(owner).gets;
     ADVANCE_UNTIL(status_of(owner).scrub_ms > 0);
     while (status_of(owner).store.damaged_records == 0) {
-        CHECK(dkv_sim_disk_flip_any(nodes[owner].disk, NULL) == DKV_OK);
+        CHECK(dkv_sim_disk_flip_any(nodes[owner].disk) == DKV_OK);
         uint64_t passes = status_of(owner).store.scrub_passes;
         ADVANCE_UNTIL(status_of(owner).store.scrub_passes >= passes + 2);
     }

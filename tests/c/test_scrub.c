@@ -76,7 +76,7 @@ static void flip_at_rest_is_found(void) {
         world *w = new_world(check_seed * 1000003 + run, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
         write_and_settle(w, 1 + dkv_rand_below(&w->rand, 800));
         uint64_t flips = 1 + dkv_rand_below(&w->rand, run % 10 ? 3 : 2 * DKV_SCRUB_GAPS_MAX);
-        for (uint64_t i = 0; i < flips; i++) CHECK(dkv_sim_disk_flip_any(w->disk, NULL) == DKV_OK);
+        for (uint64_t i = 0; i < flips; i++) CHECK(dkv_sim_disk_flip_any(w->disk) == DKV_OK);
         w->may_lose = true;
         await_passes(w, 2);
         CHECK(w->damaged_events <= flips && missing_keys(w) == w->damaged_events);
@@ -92,7 +92,7 @@ static void lost_record_can_be_written_again(void) {
     write_and_settle(w, 300);
     w->may_lose = true;
     while (w->damaged_events == 0) {
-        CHECK(dkv_sim_disk_flip_any(w->disk, NULL) == DKV_OK);
+        CHECK(dkv_sim_disk_flip_any(w->disk) == DKV_OK);
         await_passes(w, 2);
     }
     for (uint32_t key = 0; key < WORLD_KEYS; key++) {
@@ -123,7 +123,7 @@ static void random_step(world *w) {
     switch (dkv_rand_below(&w->rand, 16)) {
     case 0: world_read(w, (uint32_t)dkv_rand_below(&w->rand, WORLD_KEYS)); break;
     case 1:
-        if (w->may_lose) dkv_sim_disk_flip_any(w->disk, NULL);
+        if (w->may_lose) dkv_sim_disk_flip_any(w->disk);
         break;
     case 2:
     case 3:

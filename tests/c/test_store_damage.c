@@ -60,7 +60,7 @@ static void one_flip_loses_one_record(void) {
         memcpy(safe, w->confirmed, sizeof safe);
         write_and_settle(w, 3); /* their sync tells the log that all before is durable */
         world_stop(w, run % 2 ? STOP_KILL : STOP_POWER);
-        CHECK(dkv_sim_disk_flip_any(w->disk, NULL) == DKV_OK);
+        CHECK(dkv_sim_disk_flip_any(w->disk) == DKV_OK);
         w->may_lose = true;
         CHECK(world_open(w) == DKV_OK);
         for (uint32_t key = 0; key < WORLD_KEYS; key++) {

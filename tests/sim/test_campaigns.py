@@ -42,6 +42,7 @@ PLANTS = {
     "GIVE_UP_ALL": Plant(
         {"BELIEF", "ABSENCE"}, 150, ("--fault", "declare_lost", "--fault", "pause")
     ),
+    "LEAVE_ROTTEN": Plant({"WHOLE"}, 100),
 }
 
 
