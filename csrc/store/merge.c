@@ -183,6 +183,7 @@ static dkv_disk_job *next_remove(dkv_store *store) {
     dkv_merge *merge = &store->merge;
     const dkv_segments *segments = &store->segments;
     if (merge->removing || segments->emptied == 0) return NULL;
+    if (!dkv_meta_tells_damage(&store->meta)) return NULL;
     if (merge->checked_at == store->append.durable && !store->append.full) return NULL;
     for (uint32_t i = 0; i < segments->slots; i++) {
         if (!segments->by_slot[i] || !may_remove(store, segments->by_slot[i])) continue;

@@ -6,7 +6,8 @@
  * 1. A segment is removed only when every record that outdated one of its own is durable, no READ
  *    of it is out, and its REMOVED record is durable. On a full disk the last is not waited for:
  *    a crash at that moment makes the segment count as lost, which costs a comparison with the
- *    other replicas and no data.
+ *    other replicas and no data. And nothing is removed before META tells of the damage that was
+ *    found: the removed segment may have been all that shows it.
  * 2. Merge reads at most DKV_MERGE_PACE bytes for each byte that is applied, in pieces of
  *    DKV_MERGE_PIECE_BYTES, one at a time. That is enough to keep the log below about twice its
  *    live bytes. When it falls behind all the same, it reads without pause and writers are refused

@@ -83,6 +83,12 @@ void dkv_meta_touch(dkv_meta *meta) {
     meta->stalled = false;
 }
 
+void dkv_meta_note_damage(dkv_meta *meta) {
+    if (meta->damage < UINT32_MAX) meta->damage++;
+    dkv_meta_touch(meta);
+    meta->damage_sequence = meta->sequence;
+}
+
 static int add_waiter(dkv_meta *meta, dkv_meta_waiter waiter) {
     if (meta->waiters_len == meta->waiters_cap) {
         if (meta->waiters_cap >= DKV_META_WAITERS_MAX) return DKV_ERR_BUSY;

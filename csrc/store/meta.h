@@ -9,7 +9,7 @@
  *     32  snapshot               8   0, or the tag of the index snapshot of a clean stop
  *     40  names                130   as in log.h
  *    170  newest segment         4   the highest number of a segment that was durable by then
- *    174  damage                 4   places found damaged when opening, since the facts were set
+ *    174  damage                 4   places found damaged since the facts were set
  *    178  lazy                   4   0, or 1: the store confirms what is not durable yet
  *    182  boot id                8   of the machine that ran the store last
  *    190  zeros                 58
@@ -41,8 +41,9 @@ typedef struct dkv_meta {
     uint64_t sequence; /* of the current state */
     uint64_t snapshot; /* tag, 0: not stopped cleanly */
     uint32_t newest_segment;
-    uint32_t damage; /* recovery mends the log, and nothing else may know of it yet */
-    bool lazy;       /* what is confirmed may not be durable yet */
+    uint32_t damage; /* recovery and merge mend the log, and nothing else may know of it yet */
+    uint64_t damage_sequence; /* the first state that tells of the damage found last */
+    bool lazy;                /* what is confirmed may not be durable yet */
     uint64_t boot_id;
     dkv_buf facts;
 
@@ -65,6 +66,14 @@ void dkv_meta_free(dkv_meta *meta);
 
 /* The state is to be written: to both slots, one after the other. */
 void dkv_meta_touch(dkv_meta *meta);
+
+/* A damaged place has been found; until facts are set, each opening is told of it. */
+void dkv_meta_note_damage(dkv_meta *meta);
+
+/* True if that is on disk, or facts that were set since. */
+static inline bool dkv_meta_tells_damage(const dkv_meta *meta) {
+    return meta->durable >= meta->damage_sequence;
+}
 
 /* Replaces the facts; `cookie` waits for them. NO_MEMORY, BUSY. */
 int dkv_meta_set_facts(dkv_meta *meta, dkv_slice facts, uint64_t cookie);

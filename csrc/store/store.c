@@ -48,6 +48,7 @@ void dkv_store_lose(dkv_store *store, const dkv_index_entry *entry) {
     dkv_segments_died(&store->segments, entry->place, store->append.durable);
     if (is_tombstone(entry->place)) store->tombstones--;
     store->damaged_records++;
+    dkv_meta_note_damage(&store->meta);
     dkv_put_le64(token, entry->hash.token);
     if (dkv_buf_append(&store->damaged_tokens, (dkv_slice){token, sizeof token})) {
         store->damage_untold = true;
