@@ -185,19 +185,23 @@ static void check_held(void *user, uint16_t node, dkv_key_hash hash, const dkv_s
     key_facts *key = dkv_map_get(&d->check->keys, hash.token);
     if (!d->ok) return;
     d->node = node;
-    if (!key || err) {
-        d->ok = dkv_check_fail(d->out, key ? DKV_RULE_WHOLE : DKV_RULE_INVENTED, NONE, NONE,
+    if (!key) {
+        d->ok = dkv_check_fail(d->out, DKV_RULE_INVENTED, NONE, NONE,
+                               "%s holds a key that nobody wrote", node_id(d->world, node));
+        return;
+    }
+    uint64_t last_op = key->ops[key->n_ops - 1]; /* so that the history of the key is shown */
+    if (err) {
+        d->ok = dkv_check_fail(d->out, DKV_RULE_WHOLE, last_op, NONE,
                                "%s cannot read its record of %.*s: %s", node_id(d->world, node),
-                               key && key->key.len < 32 ? (int)key->key.len
-                               : key                    ? 32
-                                                        : 0,
-                               key ? (const char *)key->key.data : "", dkv_err_name(err));
+                               key->key.len < 32 ? (int)key->key.len : 32,
+                               (const char *)key->key.data, dkv_err_name(err));
         return;
     }
     d->ok = check_record(d, key, record);
     promise *p = &key->promises[node];
     if (!entry->durable || dkv_version_cmp(entry->version, p->version) < 0) return;
-    *p = (promise){entry->version, NONE, dkv_world_now(d->world), false, false};
+    *p = (promise){entry->version, last_op, dkv_world_now(d->world), false, false};
 }
 
 bool dkv_check_whole(dkv_check *check, dkv_world *world, dkv_violation *out) {
