@@ -13,7 +13,7 @@ from dkv._version import __version__
 from dkv.certificate import Certificate, Difference
 from dkv.cluster import Cluster
 from dkv.errors import Error
-from dkv.results import GetResult, NodeStatus, PeerStatus, PutResult
+from dkv.results import ClientStats, GetResult, NodeStatus, PeerStatus, PutResult
 from dkv.ring import Member, Ring, RingChange, WhatIf
 from dkv.settings import Durability, Limits
 from dkv.version import Version
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Certificate",
     "Client",
+    "ClientStats",
     "Cluster",
     "Difference",
     "Durability",

@@ -29,7 +29,7 @@ from dkv.errors import (
     UnavailableError,
 )
 from dkv.errors import TimeoutError as DkvTimeoutError
-from dkv.results import GetResult, NodeStatus, PutResult
+from dkv.results import ClientStats, GetResult, NodeStatus, PutResult
 from dkv.ring import Key, Member, Ring
 from dkv.version import Version
 
@@ -329,6 +329,14 @@ class Client(Closing):
         Its next write will have a newer one, whatever the clocks of the nodes say.
         """
         return self._native.last_seen()
+
+    def stats(self) -> ClientStats:
+        """What this client has done since it was connected.
+
+        >>> client.stats()
+        ClientStats(reads=..., hedged=..., passed_over=...)
+        """
+        return ClientStats(*self._native.stats())
 
     def status(self, *, timeout: float = 2.0) -> dict[str, NodeStatus | None]:
         """What each node says of itself; None for one that does not answer in `timeout` seconds.

@@ -40,6 +40,24 @@ class GetResult(NamedTuple):
     """The nodes that answered with this version."""
 
 
+class ClientStats(NamedTuple):
+    """What a client has done since it was connected, see `Client.stats`.
+
+    >>> before = client.stats().reads
+    >>> values = client.get_many(["colour", "shape"])
+    >>> client.stats().reads - before
+    2
+    """
+
+    reads: int
+
+    hedged: int
+    """How often a read went on to a further node because one took longer than it usually does."""
+
+    passed_over: int
+    """How often because one had been silent for long, or would not answer in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
     """How one node sees another."""

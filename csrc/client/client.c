@@ -52,7 +52,9 @@ static int client_alloc(const dkv_client_options *options, dkv_client **out) {
     pthread_once(&once, watch_forks);
     client->forks = forks;
     client->timeout_ms = options->timeout_ms ? options->timeout_ms : DKV_TIMEOUT_DEFAULT_MS;
-    client->hedge_ns = (options->hedge_ms ? options->hedge_ms : HEDGE_DEFAULT_MS) * NS_PER_MS;
+    client->hedges = options->hedge_ms == 0;
+    client->hedge_ns = (client->hedges ? HEDGE_MAX_MS : options->hedge_ms) * NS_PER_MS;
+    client->hedge_credit = HEDGES_SAVED * HEDGE_READS;
     client->interrupted = options->interrupted;
     client->interrupted_user = options->interrupted_user;
     pthread_mutex_init(&client->mutex, NULL);
@@ -248,6 +250,14 @@ dkv_version dkv_client_last_seen(dkv_client *client) {
     dkv_version seen = client->last_seen;
     dkv_client_unlock(client);
     return seen;
+}
+
+dkv_client_stats dkv_client_stats_get(dkv_client *client) {
+    if (is_forked(client)) return (dkv_client_stats){0};
+    dkv_client_lock(client);
+    dkv_client_stats stats = client->stats;
+    dkv_client_unlock(client);
+    return stats;
 }
 
 const dkv_ring *dkv_client_ring(dkv_client *client) {

@@ -5,10 +5,10 @@
  * their own operation is done or the poller leaves). Requests that go to one node while a message
  * to it is in flight leave together in the next one.
  *
- * Reads: the owner first, then the other replicas in ring order; a node that does not answer within
- * hedge_ms is passed over for the next while its answer is still welcome. Writes: sent to one
- * coordinator; another is tried only when it is certain that nothing was sent. After a write whose
- * outcome is unknown the client sends nothing again by itself. */
+ * Reads: the owner first, then the other replicas in ring order; while a node takes longer than it
+ * usually does, the next one is asked as well, and its own answer is still welcome. Writes: sent to
+ * one coordinator; another is tried only when it is certain that nothing was sent. After a write
+ * whose outcome is unknown the client sends nothing again by itself. */
 #ifndef DKV_CLIENT_CLIENT_H
 #define DKV_CLIENT_CLIENT_H
 
@@ -26,7 +26,8 @@ typedef struct dkv_client dkv_client;
 typedef struct dkv_client_options {
     const char *seeds;   /* "host:port,host:port": nodes to ask for the map; 1 at least */
     uint32_t timeout_ms; /* of a request that names none; 0 = DKV_TIMEOUT_DEFAULT_MS */
-    uint32_t hedge_ms;   /* how long a read waits for one node before it asks the next; 0 = 40 */
+    uint32_t hedge_ms;   /* how long a read waits for one node before it asks the next; 0: as long
+                            as this node usually takes, see flight.c */
     /* Asked every 200 ms while dkv_client_new or dkv_client_call waits; true ends the wait with
      * CANCELLED. May be NULL. */
     bool (*interrupted)(void *user);
@@ -101,6 +102,15 @@ void dkv_client_abandon(dkv_client *client, dkv_client_op *ops, size_t n);
 
 /* The newest version this client has seen, sent along with every write. */
 dkv_version dkv_client_last_seen(dkv_client *client);
+
+/* What a client has done since it was made. */
+typedef struct dkv_client_stats {
+    uint64_t reads;       /* begun */
+    uint64_t hedged;      /* times that a read went to a further node as one was slow ... */
+    uint64_t passed_over; /* ... or silent for so long that it is taken for dead */
+} dkv_client_stats;
+
+dkv_client_stats dkv_client_stats_get(dkv_client *client);
 
 /* The client's ring; borrows until the client is deleted. Any thread. */
 const dkv_ring *dkv_client_ring(dkv_client *client);

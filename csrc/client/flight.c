@@ -1,8 +1,15 @@
 /* Operations on their way: which replica is asked, when the next one is, and how each ends.
  *
- * A read asks its replicas in ring order: the next one when the one before has failed, or has not
- * answered within hedge_ms. The first answer that settles the question counts: the value, or
- * NOT_FOUND, or an error that another replica would only repeat.
+ * A read asks its replicas in ring order: the next one when the one before has failed, is silent or
+ * is slow. The first answer that settles the question counts: the value, or NOT_FOUND, or an error
+ * that another replica would only repeat.
+ *
+ * A target is silent when nothing at all was heard from it in the 40 ms since it was asked. It is
+ * slow when it takes longer than for 99 of its last 100 reads, but for 2 ms at least; going on then
+ * is called hedging (Dean, Barroso, "The tail at scale", CACM 2013). One read in twenty may do so,
+ * and some more if few did before: where one target has a bad moment, that is all of its reads, but
+ * when a whole cluster is overloaded all reads are slow, and the same again would only make it
+ * worse. Who may not hedge waits for as long as the target says anything, 250 ms at most.
  *
  * A write is sent to one coordinator. As long as it has not left (no connection, or a full one that
  * turned silent), another may be chosen. Once it has left, only an answer can tell what became of
@@ -162,6 +169,13 @@ static void set_timer(dkv_client *client, flight *f, int64_t at_ns) {
     (void)dkv_timers_set(&client->timers, &f->timer, at_ns);
 }
 
+/* How long a read waits for the target before that is unusual. */
+static int64_t usual_wait(const dkv_client *client, const target *t) {
+    int64_t p99_ns = (int64_t)t->get_ns.value;
+    if (!client->hedges || p99_ns > client->hedge_ns) return client->hedge_ns;
+    return p99_ns > HEDGE_MIN_NS ? p99_ns : HEDGE_MIN_NS;
+}
+
 /* Sends the operation to the next replica. If there is none, it waits for those that were asked
  * already, and fails if there are none of these either. */
 static void try_next(dkv_client *client, flight *f, int64_t now_ns) {
@@ -174,13 +188,14 @@ static void try_next(dkv_client *client, flight *f, int64_t now_ns) {
         int err = dkv_client_target_enqueue(t, a, now_ns);
         if (!err) {
             f->n_open++;
-            set_timer(client, f, now_ns + (is_read(f) ? client->hedge_ns : PATIENCE_NS));
+            f->latest = (uint8_t)chosen;
+            set_timer(client, f, now_ns + (is_read(f) ? usual_wait(client, t) : PATIENCE_NS));
             return;
         }
         note_failure(f, t, err, t->why, false);
     }
     if (f->n_open > 0) {
-        set_timer(client, f, f->deadline_ns);
+        set_timer(client, f, now_ns + client->hedge_ns);
         return;
     }
     note_untried(client, f);
@@ -243,6 +258,12 @@ static void copy_detail(dkv_slice from, dkv_client_op *op) {
     op->detail[len] = 0;
 }
 
+/* Counts once how long the target takes, or that it takes longer than this. */
+static void sample(attempt *a, int64_t waited_ns) {
+    if (!a->sampled && waited_ns > 0) dkv_p99_add(&a->target->get_ns, (uint64_t)waited_ns);
+    a->sampled = true;
+}
+
 void dkv_client_flight_answer(dkv_client *client, attempt *a, const dkv_reply *reply) {
     flight *f = a->flight;
     dkv_client_op *op = f->op;
@@ -252,6 +273,7 @@ void dkv_client_flight_answer(dkv_client *client, attempt *a, const dkv_reply *r
         return; /* an answer to another kind of request: as if it had not come */
     }
     if (dkv_version_cmp(client->last_seen, reply->version) < 0) client->last_seen = reply->version;
+    if (!is_write) sample(a, t->heard_ns - a->since_ns);
     if (!is_write && is_own_trouble(reply->err)) {
         char why[DKV_DETAIL_MAX];
         snprintf(why, sizeof why, "%.*s", (int)reply->detail.len, (const char *)reply->detail.data);
@@ -282,11 +304,39 @@ static void note_silent(dkv_client *client, flight *f) {
     }
 }
 
-static void doubt_silent(flight *f, int64_t now_ns) {
+static void doubt_silent(const dkv_client *client, const flight *f, int64_t now_ns) {
     for (unsigned i = 0; i < DKV_REPLICATION_MAX; i++) {
         const attempt *a = &f->attempts[i];
+        bool is_early = is_read(f) && now_ns - a->since_ns < client->hedge_ns;
+        if (is_early && now_ns < f->deadline_ns) continue;
         if (a->target) dkv_client_target_doubt(a->target, a->since_ns, now_ns);
     }
+}
+
+/* Whether a read goes on to the next replica as the target of `a` has not answered yet. */
+static bool may_go_on(dkv_client *client, const attempt *a, int64_t now_ns) {
+    int64_t waited_ns = now_ns - a->since_ns;
+    bool is_silent = a->target->heard_ns < a->since_ns && waited_ns >= client->hedge_ns;
+    if (is_silent || waited_ns >= PATIENCE_NS || !client->hedges) {
+        client->stats.passed_over++;
+        return true;
+    }
+    if (client->hedge_credit < HEDGE_READS) return false;
+    client->hedge_credit -= HEDGE_READS;
+    client->stats.hedged++;
+    return true;
+}
+
+static void move_read(dkv_client *client, flight *f, int64_t now_ns) {
+    attempt *a = &f->attempts[f->latest];
+    if (a->target) sample(a, now_ns - a->since_ns);
+    bool has_next = choose(client, f, now_ns) >= 0;
+    if (has_next && (!a->target || may_go_on(client, a, now_ns))) {
+        try_next(client, f, now_ns);
+        return;
+    }
+    int64_t silent_ns = a->since_ns + client->hedge_ns; /* when it can be told that it is */
+    set_timer(client, f, silent_ns > now_ns ? silent_ns : now_ns + client->hedge_ns);
 }
 
 /* A write that has not left moves on if its target is silent. */
@@ -310,13 +360,13 @@ static void move_write(dkv_client *client, flight *f, int64_t now_ns) {
 
 void dkv_client_flight_due(dkv_client *client, flight *f) {
     int64_t now_ns = dkv_client_now();
-    doubt_silent(f, now_ns);
+    doubt_silent(client, f, now_ns);
     if (now_ns >= f->deadline_ns) {
         dkv_outcome outcome = outcome_of(f);
         note_silent(client, f);
         fail_with(client, f, DKV_ERR_DEADLINE, outcome);
     } else if (is_read(f)) {
-        try_next(client, f, now_ns);
+        move_read(client, f, now_ns);
     } else {
         move_write(client, f, now_ns);
     }
@@ -351,7 +401,12 @@ static void flight_begin(dkv_client *client, flight *f) {
     const dkv_request *request = &f->op->request;
     int64_t now_ns = dkv_client_now();
     uint32_t timeout_ms = request->timeout_ms ? request->timeout_ms : client->timeout_ms;
-    if (!is_read(f)) timeout_ms += WRITE_GRACE_MS;
+    if (is_read(f)) {
+        client->stats.reads++;
+        client->hedge_credit += client->hedge_credit < HEDGES_SAVED * HEDGE_READS;
+    } else {
+        timeout_ms += WRITE_GRACE_MS;
+    }
     f->deadline_ns = now_ns + (int64_t)timeout_ms * NS_PER_MS;
     f->begun = true;
     f->batch->on_way++;

@@ -25,6 +25,7 @@
 #include <stdatomic.h>
 
 #include "base/map.h"
+#include "base/p99.h"
 #include "base/text.h"
 #include "base/timers.h"
 #include "client/client.h"
@@ -33,8 +34,11 @@
 #include "rpc/rpc.h"
 
 #define NS_PER_MS ((int64_t)1000000)
-#define HEDGE_DEFAULT_MS 40u
 #define WRITE_GRACE_MS 100u /* the node's own answer to a write that failed says more than ours */
+#define HEDGE_MIN_NS (2 * NS_PER_MS)   /* a poll is not more exact than half of this */
+#define HEDGE_MAX_MS 40u               /* a target that is silent for longer is passed over */
+#define HEDGE_READS 20u                /* that earn a hedge: at most 5 % are hedged ... */
+#define HEDGES_SAVED 10u               /* ... after so many that were earned before */
 #define PATIENCE_NS (250 * NS_PER_MS)  /* with a silent target of a write, or a seed */
 #define PROBE_NS (250 * NS_PER_MS)     /* between two probes of a suspect */
 #define RECONNECT_NS (100 * NS_PER_MS) /* between two attempts to connect */
@@ -58,7 +62,8 @@ typedef struct attempt {
     target *target; /* NULL: not under way */
     uint64_t id;    /* the request's number on the wire */
     int64_t since_ns;
-    bool sent; /* handed to the stream: from here on it may have arrived */
+    bool sent;    /* handed to the stream: from here on it may have arrived */
+    bool sampled; /* counted in the target's get_ns */
     lane_kind lane;
 } attempt;
 
@@ -73,6 +78,7 @@ struct flight {
     bool from_node;   /* it was a node's answer, which counts more than a broken link */
     dkv_phrases said; /* of the replicas that failed, in op->detail */
     uint8_t tried;    /* bit i: replica i has been tried */
+    uint8_t latest;   /* replica that was tried last */
     uint8_t n_open;   /* attempts under way */
     attempt attempts[DKV_REPLICATION_MAX];
 };
@@ -122,6 +128,7 @@ struct target {
     bool answered; /* on the small lane since it was opened */
     list sent;     /* attempts that left, on either lane */
     int64_t heard_ns;
+    dkv_p99 get_ns;           /* from a read's request to its answer */
     int64_t probe_ns;         /* when to probe it next, if it is suspect */
     bool suspect;             /* silent for longer than a request should take */
     int64_t retry_ns;         /* counts as unreachable until then */
@@ -133,6 +140,9 @@ struct dkv_client {
     pthread_mutex_t mutex;
     uint32_t timeout_ms;
     int64_t hedge_ns;
+    bool hedges;           /* hedge_ns is what it waits at most, else always */
+    uint32_t hedge_credit; /* in reads */
+    dkv_client_stats stats;
     bool (*interrupted)(void *user);
     void *interrupted_user;
     bool closed;

@@ -321,6 +321,7 @@ void dkv_client_lane_pump(dkv_client *client, lane *l) {
 
 void dkv_client_target_init(target *t, dkv_client *client, const dkv_member *member) {
     *t = (target){.client = client, .member = member};
+    t->get_ns.value = (uint64_t)client->hedge_ns;
     list_init(&t->sent);
     for (int i = 0; i < N_LANES; i++) {
         t->lanes[i].target = t;

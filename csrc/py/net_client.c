@@ -320,6 +320,19 @@ static PyObject *client_last_seen(PyObject *object, PyObject *unused) {
     return dkv_net_version_new(dkv_net_state_of(object), seen);
 }
 
+static PyObject *client_stats(PyObject *object, PyObject *unused) {
+    (void)unused;
+    client_object *self = (client_object *)object;
+    if (enter(self)) return NULL;
+    dkv_client_stats stats;
+    Py_BEGIN_ALLOW_THREADS;
+    stats = dkv_client_stats_get(self->client);
+    Py_END_ALLOW_THREADS;
+    leave(self);
+    return Py_BuildValue("(KKK)", (unsigned long long)stats.reads, (unsigned long long)stats.hedged,
+                         (unsigned long long)stats.passed_over);
+}
+
 /* ---- calls to nodes ------------------------------------------------------------------------- */
 
 #define SHARES_REQUEST_MAX 16u /* tag and fixed64 take 9 */
@@ -473,6 +486,8 @@ static PyMethodDef client_methods[] = {
      "map($self, /)\n--\n\nReturns (cluster, epoch, replication, members)."},
     {"last_seen", client_last_seen, METH_NOARGS,
      "last_seen($self, /)\n--\n\nThe newest version seen."},
+    {"stats", client_stats, METH_NOARGS,
+     "stats($self, /)\n--\n\nReturns (reads, hedged, passed_over)."},
     {"status", client_status, METH_VARARGS,
      "status($self, nodes, timeout_ms, /)\n--\n\nReturns a list of dict or Error."},
     {"shares", client_shares, METH_VARARGS,

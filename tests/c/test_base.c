@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/map.h"
+#include "base/p99.h"
 #include "base/rand.h"
 #include "base/text.h"
 #include "base/timers.h"
@@ -235,6 +236,45 @@ static void long_items_end_after_a_word(void) {
     CHECK(strcmp(text, "aüüüüüüüüüüüüüüü…") == 0);
 }
 
+/* A number that one in a hundred of the others exceeds, of any distribution. */
+static uint64_t skewed(dkv_rand *rand, uint64_t scale) {
+    double u = dkv_rand_unit(rand);
+    return (uint64_t)((double)scale / (1.0 - 0.999 * u)); /* some are a thousand times as large */
+}
+
+static unsigned count_above(dkv_p99 *p99, dkv_rand *rand, unsigned n, uint64_t scale) {
+    unsigned above = 0;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t number = skewed(rand, scale);
+        above += number > p99->value;
+        dkv_p99_add(p99, number);
+    }
+    return above;
+}
+
+/* About one number in a hundred is above the estimate, whatever the scale and the first guess. */
+static void p99_is_exceeded_by_one_in_a_hundred(void) {
+    static const uint64_t guesses[] = {0, 1000, 40000000};
+    for (size_t i = 0; i < sizeof guesses / sizeof *guesses; i++) {
+        dkv_p99 p99 = {guesses[i]};
+        dkv_rand rand = {check_seed + i};
+        count_above(&p99, &rand, 10000, 100000);
+        unsigned above = count_above(&p99, &rand, 100000, 100000);
+        CHECK(above > 700 && above < 1600);
+    }
+}
+
+/* It follows numbers that become larger or smaller, and is never larger than the largest. */
+static void p99_follows(void) {
+    dkv_p99 p99 = {40000000};
+    for (int i = 0; i < 3000; i++) dkv_p99_add(&p99, 100000);
+    CHECK(p99.value > 90000 && p99.value <= 100000);
+    for (int i = 0; i < 30; i++) dkv_p99_add(&p99, 20000000);
+    CHECK(p99.value == 20000000);
+    for (int i = 0; i < 3000; i++) dkv_p99_add(&p99, 100000);
+    CHECK(p99.value > 90000 && p99.value <= 100000);
+}
+
 static const check_test tests[] = {
     CHECK_TEST(errors_have_names),
     CHECK_TEST(buffer_grows),
@@ -249,6 +289,8 @@ static const check_test tests[] = {
     CHECK_TEST(counts_can_be_read),
     CHECK_TEST(lists_are_never_cut),
     CHECK_TEST(long_items_end_after_a_word),
+    CHECK_TEST(p99_is_exceeded_by_one_in_a_hundred),
+    CHECK_TEST(p99_follows),
 };
 
 CHECK_MAIN(tests)

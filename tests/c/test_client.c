@@ -228,6 +228,43 @@ static void a_silent_owner_is_passed_over(void) {
     end();
 }
 
+/* The owner of "a" has answered so many reads quickly that it is known for that, and from now on
+ * says nothing. */
+static void begin_with_a_quick_owner(void) {
+    begin_hedging();
+    for (int i = 0; i < 800; i++) CHECK(get("a").err == DKV_OK);
+    set_mood(replica_of("a", 0), HOLD);
+    set_mood(replica_of("a", 2), HOLD);
+}
+
+/* An owner that is mostly quick is not waited for as long as one that is known for nothing. */
+static void a_read_that_takes_unusually_long_is_hedged(void) {
+    begin_with_a_quick_owner();
+    uint64_t before = dkv_client_stats_get(client).hedged;
+    for (int i = 0; i < 10 && dkv_client_stats_get(client).hedged == before; i++) {
+        dkv_client_op read = get("a");
+        CHECK(is_from(&read, replica_of("a", 1)));
+    }
+    CHECK(dkv_client_stats_get(client).hedged > before);
+    end();
+}
+
+/* ... but one read in twenty at most, and ten that were saved up: then one has to find out that the
+ * owner says nothing at all. */
+static void hedges_are_few(void) {
+    begin_with_a_quick_owner();
+    dkv_client_stats before = dkv_client_stats_get(client);
+    for (int i = 0; i < 100; i++) {
+        dkv_client_op read = get("a");
+        CHECK(is_from(&read, replica_of("a", 1)));
+    }
+    dkv_client_stats after = dkv_client_stats_get(client);
+    CHECK(after.reads - before.reads == 100);
+    CHECK(after.hedged - before.hedged <= 100 / 20 + 10);
+    CHECK(after.passed_over > before.passed_over);
+    end();
+}
+
 /* With two silent replicas, the third answers. */
 static void one_live_replica_is_enough(void) {
     begin_hedging();
@@ -706,6 +743,8 @@ static const check_test tests[] = {
     CHECK_TEST(many_failed_seeds_are_counted),
     CHECK_TEST(bad_seeds_are_refused),
     CHECK_TEST(a_silent_owner_is_passed_over),
+    CHECK_TEST(a_read_that_takes_unusually_long_is_hedged),
+    CHECK_TEST(hedges_are_few),
     CHECK_TEST(one_live_replica_is_enough),
     CHECK_TEST(reads_survive_a_broken_stream),
     CHECK_TEST(reads_survive_an_error),

@@ -189,6 +189,24 @@ def test_a_paused_node_is_passed_over_by_reads():
         assert client.get("key", read="all") == b"value"
 
 
+def test_a_node_that_stalls_is_not_waited_for_longer_than_it_usually_takes():
+    with dkv.Cluster(3, 3) as cluster, cluster.client() as client:
+        client.put("key", b"value")
+        client.get_many(["key"] * 3000)
+        owner = cluster.ring.owner("key")
+        before = client.stats()
+        for _ in range(20):  # mostly once is enough
+            cluster.pause(owner)
+            assert client.get("key") == b"value"
+            cluster.resume(owner)
+            client.get_many(["key"] * 100)
+            after = client.stats()
+            if after.hedged > before.hedged:
+                break
+        assert after.hedged > before.hedged
+        assert after.hedged - before.hedged <= (after.reads - before.reads) / 20 + 10
+
+
 def test_nodes_die_with_the_process_that_started_them():
     script = "import dkv, os, time; c = dkv.Cluster(2, 2); print(*(c.pid(n) for n in c.nodes), "
     script += "c.directory, flush=True); c.pause('n1'); os.kill(os.getpid(), 9)"
