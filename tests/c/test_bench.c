@@ -197,7 +197,9 @@ static void a_waiting_load_is_cut_short(void) {
     CHECK(dkv_bench_new(&one, client, &bench, why) == DKV_OK);
     dkv_bench_run(bench, 10);
     CHECK(!dkv_bench_drain(bench, 10) && dkv_bench_result(bench)->done == 0);
-    dkv_bench_run(bench, 10);
+    do {
+        dkv_bench_run(bench, 10);
+    } while (requests() == 0); /* a busy machine takes longer to connect */
     CHECK(dkv_bench_result(bench)->done == 0 && requests() == 1);
     dkv_bench_del(bench);
     end();
