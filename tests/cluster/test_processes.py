@@ -192,14 +192,16 @@ def test_a_paused_node_is_passed_over_by_reads():
 def test_a_node_that_stalls_is_not_waited_for_longer_than_it_usually_takes():
     with dkv.Cluster(3, 3) as cluster, cluster.client() as client:
         client.put("key", b"value")
-        client.get_many(["key"] * 3000)
+        for _ in range(1000):
+            client.get("key")
         owner = cluster.ring.owner("key")
         before = client.stats()
         for _ in range(20):  # mostly once is enough
             cluster.pause(owner)
             assert client.get("key") == b"value"
             cluster.resume(owner)
-            client.get_many(["key"] * 100)
+            for _ in range(20):
+                client.get("key")
             after = client.stats()
             if after.hedged > before.hedged:
                 break
