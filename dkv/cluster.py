@@ -60,6 +60,7 @@ READY_TIMEOUT_PER_NODE_S = 0.5
 STOP_TIMEOUT_S = 20.0
 SEEDS_MAX = 16  # of the nodes that a client may fetch the map from
 POLL_S = 0.01
+LISTEN_POLL_MAX_S = 0.05
 POLL_MAX_S = 0.3
 
 
@@ -238,8 +239,7 @@ class Cluster(Closing):
         self._check_open()
         deadline = time.monotonic() + timeout
         awaited = {id for id, process in self._processes.items() if process.is_awaited}
-        for id in awaited:
-            self._processes[id].wait_listening(deadline)
+        _wait_listening([self._processes[id] for id in awaited], deadline)
         if len(awaited) < 2:
             return
         with self.client(timeout=min(timeout, 60.0)) as client:
@@ -428,26 +428,19 @@ class _Process:
         finally:
             os.close(reader)
 
-    def wait_listening(self, deadline: float) -> None:
-        host, _, port = self.address.rpartition(":")
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection((host, int(port)), timeout=1).close()
-                return
-            if self.pid is None:
-                raise UnavailableError(
-                    f"node {self.id} did not start; its log ends with:\n{self._last_words()}",
-                    nodes=(self.id,),
-                )
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"node {self.id} does not listen on {self.address}; its log ends with:\n"
-                    f"{self._last_words()}",
-                    nodes=(self.id,),
-                )
-            time.sleep(POLL_S)
+    def listens(self) -> bool:
+        """Whether it does by now. Raises `UnavailableError` if it has ended."""
+        with contextlib.suppress(OSError):
+            socket.create_connection((HOST, self.port), timeout=1).close()
+            return True
+        if self.pid is None:
+            raise UnavailableError(
+                f"node {self.id} did not start; its log ends with:\n{self.last_words()}",
+                nodes=(self.id,),
+            )
+        return False
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         return "\n".join(self.read_log().splitlines()[-5:]) or "(nothing)"
 
     def send(self, number: signal.Signals) -> None:
@@ -556,6 +549,22 @@ def _hold_former_port(port: int) -> socket.socket:
         return _hold_port(port)
     except UnavailableError:
         return _hold_port(0)
+
+
+def _wait_listening(processes: Iterable[_Process], deadline: float) -> None:
+    """Waits for all of them together, so that the first one that has ended is told of at once."""
+    pause = POLL_S
+    while waiting := [process for process in processes if not process.listens()]:
+        if time.monotonic() > deadline:
+            first = waiting[0]
+            raise TimeoutError(
+                f"node {first.id} does not listen on {first.address}; its log ends with:\n"
+                f"{first.last_words()}",
+                nodes=[process.id for process in waiting],
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, LISTEN_POLL_MAX_S)
+        processes = waiting
 
 
 def _strangers(

@@ -227,6 +227,16 @@ def test_a_node_that_cannot_start_is_reported_with_its_last_words(tmp_path):
     assert str(tmp_path / "n2") in str(caught.value)
 
 
+def test_a_node_that_has_ended_is_told_of_while_others_are_still_starting(monkeypatch, tmp_path):
+    program = tmp_path / "dkv-node"
+    program.write_text("#!/bin/sh\ncase $2 in */n2.yaml) echo gone; exit 3;; esac\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("DKV_NODE", str(program))
+    with pytest.raises(UnavailableError, match=r"n2 did not start.*\ngone") as caught:
+        dkv.Cluster(3, 3)
+    assert caught.value.nodes == ("n2",)
+
+
 def test_a_taken_port_is_reported():
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
