@@ -222,7 +222,7 @@ static int nobody_answered(const seeds *s, char *why) {
     dkv_phrases_init(&said, why + len, DKV_DETAIL_MAX - (size_t)len, "; ");
     for (size_t i = 0; i < s->asked; i++) {
         const seed *one = &s->all[i];
-        char text[DKV_ADDRESS_MAX + DKV_DETAIL_MAX];
+        char text[DKV_ADDRESS_MAX + sizeof ": " + DKV_DETAIL_MAX];
         const char *reason = !one->err  ? "it is silent"
                              : one->ask ? one->ask->detail
                                         : dkv_err_sentence(one->err);

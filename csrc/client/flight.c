@@ -143,7 +143,7 @@ static int choose(dkv_client *client, flight *f, int64_t now_ns) {
 /* Remembers the failure of one replica, in case all fail. */
 static void note_failure(flight *f, const target *t, int err, const char *why, bool from_node) {
     dkv_client_op *op = f->op;
-    char text[DKV_NAME_MAX + DKV_DETAIL_MAX];
+    char text[DKV_NAME_MAX + sizeof ": " + DKV_DETAIL_MAX];
     snprintf(text, sizeof text, "%s: %s", t->member->id, why);
     dkv_phrases_add(&f->said, text);
     if (op->n_missing < DKV_REPLICATION_MAX) {

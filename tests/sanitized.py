@@ -1,0 +1,78 @@
+"""Runs Python tests under the sanitizers: python tests/sanitized.py [arguments of pytest]
+
+The extensions and dkv-node are built by gcc with its address and undefined-behaviour sanitizers,
+and stand in a copy of the package, build/sanitized/package, that the tests import. What they
+complain of goes to files, so that nothing is missed that a node says when a test no longer looks;
+these files are shown in the end. Exit status 1 if there are any, or else that of pytest.
+
+Leaks are not looked for: CPython keeps memory until its end. Left out are tests of what the
+sanitizers themselves change (memory in use, time) and those that use no C.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import support
+
+TESTS = ["python", "cluster", "node", "sim", "ring", "store"]
+LEFT_OUT = ["python/test_leaks.py", "python/test_types.py", "cluster/test_hundred_nodes.py"]
+LEFT_OUT += ["cluster/test_chaos.py", "cluster/test_demo.py", "node/test_installation.py"]
+HOME = support.ROOT / "build" / "sanitized"
+
+
+def make_package() -> Path:
+    """A package that imports as dkv, with what was built for this; returns where it is."""
+    built = support.make("gcc-asan", "all")
+    package = HOME / "package" / "dkv"
+    shutil.rmtree(package, ignore_errors=True)
+    skip = shutil.ignore_patterns("__pycache__", "bin", "*.so")
+    shutil.copytree(support.ROOT / "dkv", package, ignore=skip)
+    (package / "bin").mkdir()
+    (package / "bin" / "dkv-node").symlink_to(built / "bin" / "dkv-node")
+    for extension in (built / "py").glob("*.so"):
+        (package / extension.name).symlink_to(extension)
+    return package.parent
+
+
+def library(name: str) -> str:
+    """Where gcc's own library of this name is."""
+    command = ["gcc", f"-print-file-name={name}"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def environment(package: Path, reports: Path) -> dict[str, str]:
+    """What the tests and all that they start run in."""
+    log = f"log_path={reports}/report"
+    return os.environ | {
+        "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
+        "ASAN_OPTIONS": f"detect_leaks=0:{log}",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:{log}",
+        "PYTHONPATH": str(package),
+        "PYTHONSAFEPATH": "1",  # dkv is not to be found where the tests are started
+    }
+
+
+def main() -> int:
+    """Builds, runs, shows; returns the exit status."""
+    reports = HOME / "reports"
+    package = make_package()
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir()
+    tests = [f"tests/{name}" for name in TESTS]
+    if any(not argument.startswith("-") for argument in sys.argv[1:]):
+        tests = []  # some are named
+    left_out = [f"--ignore=tests/{name}" for name in LEFT_OUT]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    command += [*left_out, *sys.argv[1:], *tests]
+    done = subprocess.run(command, cwd=support.ROOT, env=environment(package, reports))
+    found = sorted(reports.iterdir())
+    for report in found:
+        print(f"---- {report}\n{report.read_text(errors='replace')}")
+    return 1 if found else done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
