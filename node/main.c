@@ -10,6 +10,13 @@ static void print_summary(const dkv_config *config, const dkv_options *options) 
     const dkv_cluster_map *map = config->map;
     printf("%s: node %s of cluster %s, N = %u, %u nodes, data in %s\n", options->config,
            config->node, map->cluster, map->replication, map->n_members, config->data);
+    const char *listen = config->listen;
+    if (!listen) listen = map->members[dkv_cluster_map_find(map, config->node)].address;
+    if (options->insecure || dkv_address_is_loopback(listen)) return;
+    printf(
+        "note: %s is not a loopback address, so the node needs --insecure to start: whoever can "
+        "connect can read and write all\n",
+        listen);
 }
 
 static int run(const dkv_config *config, const dkv_options *options) {

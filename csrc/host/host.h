@@ -45,6 +45,9 @@ typedef struct dkv_host_options {
  * `insecure` is not set), NOT_FOUND (no parent directory for the data), INVALID, NO_MEMORY. */
 int dkv_host_new(const dkv_host_options *options, dkv_host **out, char *why);
 
+/* True if the host part of "host:port" names this machine's loopback interface only. */
+bool dkv_address_is_loopback(const char *address);
+
 /* The bound port. */
 uint16_t dkv_host_port(const dkv_host *host);
 

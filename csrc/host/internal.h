@@ -232,9 +232,6 @@ extern const dkv_rpc_stream_events dkv_reflection_events;
 
 /* ---- address.c ---- */
 
-/* True if the host part of "host:port" names this machine's loopback interface only. */
-bool dkv_address_is_loopback(const char *address);
-
 /* Finds out whether "host:port" can be bound here now, before anything is made that would have to
  * go again if it cannot. UNAVAILABLE, with the reason in `why` (DKV_DETAIL_MAX bytes). */
 int dkv_address_try(const char *address, char *why);
