@@ -15,7 +15,7 @@
 #include "py/args.h"
 #include "sim/campaign.h"
 
-#define SLICE_NS 50000000 /* virtual time between two looks for signals */
+#define PART_EVENTS 5000u /* between two looks for signals: some tens of milliseconds */
 
 typedef struct world_object {
     PyObject base; /* what PyObject_HEAD stands for */
@@ -100,21 +100,29 @@ static void world_dealloc(PyObject *object) {
 
 /* ---- running ---- */
 
+/* Runs in parts, between which signals are looked at. Returns 0, or -1 with an exception set. */
+static int run(world_object *self, int64_t end_ns, uint64_t op) {
+    bool more = true;
+    while (more) {
+        self->busy = true;
+        Py_BEGIN_ALLOW_THREADS;
+        more = dkv_world_run_some(self->world, end_ns, op, PART_EVENTS);
+        Py_END_ALLOW_THREADS;
+        self->busy = false;
+        if (PyErr_CheckSignals()) return -1;
+    }
+    return 0;
+}
+
 static PyObject *world_run_for(PyObject *object, PyObject *ns_object) {
     world_object *self = (world_object *)object;
-    long long left = PyLong_AsLongLong(ns_object);
-    if (left == -1 && PyErr_Occurred()) return NULL;
+    long long ns = PyLong_AsLongLong(ns_object);
+    if (ns == -1 && PyErr_Occurred()) return NULL;
     if (!world_of(object)) return NULL;
-    int err = DKV_OK;
-    while (left > 0 && !err) {
-        long long slice = left < SLICE_NS ? left : SLICE_NS;
-        self->busy = true;
-        Py_BEGIN_ALLOW_THREADS err = dkv_world_run_for(self->world, slice);
-        Py_END_ALLOW_THREADS self->busy = false;
-        left -= slice;
-        if (PyErr_CheckSignals()) return NULL;
-    }
-    return none_or_raise(object, err);
+    int64_t end_ns = dkv_world_now(self->world) + ns;
+    if (run(self, end_ns, DKV_WORLD_NO_OP)) return NULL;
+    return none_or_raise(object,
+                         dkv_world_run_for(self->world, end_ns - dkv_world_now(self->world)));
 }
 
 /* The number of an operation that exists, or -1 with an exception set. */
@@ -131,12 +139,9 @@ static int get_op(PyObject *object, PyObject *number, uint64_t *out) {
 static PyObject *world_wait(PyObject *object, PyObject *number) {
     world_object *self = (world_object *)object;
     uint64_t op;
-    int err;
     if (get_op(object, number, &op)) return NULL;
-    self->busy = true;
-    Py_BEGIN_ALLOW_THREADS err = dkv_world_run_until_done(self->world, op);
-    Py_END_ALLOW_THREADS self->busy = false;
-    return none_or_raise(object, err);
+    if (run(self, INT64_MAX, op)) return NULL;
+    return none_or_raise(object, dkv_world_run_until_done(self->world, op));
 }
 
 /* ---- operations ---- */

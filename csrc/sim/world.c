@@ -218,16 +218,29 @@ void dkv_sim_run_one(dkv_world *world) {
     handle(world, &event);
 }
 
+static bool goes_on(dkv_world *world, int64_t end_ns, uint64_t op) {
+    if (world->err || (op != DKV_WORLD_NO_OP && world->ops[op].answered_ns >= 0)) return false;
+    return dkv_sim_queue_next(&world->queue) <= end_ns;
+}
+
+bool dkv_world_run_some(dkv_world *world, int64_t end_ns, uint64_t op, uint32_t max) {
+    for (uint32_t i = 0; i < max; i++) {
+        if (!goes_on(world, end_ns, op)) return false;
+        dkv_sim_run_one(world);
+    }
+    return goes_on(world, end_ns, op);
+}
+
 int dkv_world_run_for(dkv_world *world, int64_t ns) {
     int64_t end = world->now + ns;
-    while (!world->err && dkv_sim_queue_next(&world->queue) <= end) dkv_sim_run_one(world);
+    while (goes_on(world, end, DKV_WORLD_NO_OP)) dkv_sim_run_one(world);
     if (world->now < end) world->now = end;
     return world->err;
 }
 
 int dkv_world_run_until_done(dkv_world *world, uint64_t op) {
     assert(op < world->n_ops);
-    while (!world->err && world->ops[op].answered_ns < 0) dkv_sim_run_one(world);
+    while (goes_on(world, INT64_MAX, op)) dkv_sim_run_one(world);
     return world->err;
 }
 

@@ -76,6 +76,12 @@ int dkv_world_run_for(dkv_world *world, int64_t ns);
 /* Runs until operation `op` is done (it will be: clients give up). */
 int dkv_world_run_until_done(dkv_world *world, uint64_t op);
 
+/* Either in parts, for a caller that has other things to look at: runs `max` events, but none that
+ * is due after `end_ns`, nor any after operation `op` (DKV_WORLD_NO_OP: whatever) is done. Returns
+ * whether it is to be called again; what remains is a call of one of the above. */
+#define DKV_WORLD_NO_OP UINT64_MAX
+bool dkv_world_run_some(dkv_world *world, int64_t end_ns, uint64_t op, uint32_t max);
+
 /* ---- clients ---- */
 
 typedef struct dkv_sim_nodes {

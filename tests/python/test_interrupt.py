@@ -101,6 +101,23 @@ def test_the_simulator_ends() -> None:
     assert child.communicate(timeout=MOMENTS_S)[0] == "run True\n"
 
 
+def test_a_node_that_cannot_open_its_data_ends(tmp_path: Path) -> None:
+    """The kernel makes it wait for whoever has a lease on a file, here for 45 seconds."""
+    child = python(
+        "ring = dkv.Ring([dkv.Member('n1', address='127.0.0.1:1')], 1)\n"
+        "start = lambda: dkv.Node('n1', ring, data=sys.argv[1], listen='127.0.0.1:0')\n"
+        "start().stop()\n"
+        "import fcntl\n"
+        "signal.signal(signal.SIGIO, signal.SIG_IGN)\n"
+        "leased = open(sys.argv[1] + '/meta', 'rb+')\n"
+        "fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n"
+        "report('start', start)\n"
+        "fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_UNLCK)",
+        tmp_path / "n1",
+    )
+    assert child.communicate(timeout=40)[0] == "start True\n"
+
+
 def test_starting_a_cluster_ends_and_leaves_nothing_behind(tmp_path: Path) -> None:
     program = tmp_path / "never-listens"
     program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 60\n")
