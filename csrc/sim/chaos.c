@@ -183,6 +183,22 @@ static void lose_disk(dkv_chaos *chaos, uint16_t node) {
     repair_in(chaos, between(chaos, 10 * MS, 2000 * MS), DKV_FAULT_DECLARE_LOST, node, 0);
 }
 
+/* What is not in the log rots in a process that does not run: there it is kept in memory. */
+static void flip(dkv_chaos *chaos, uint16_t node) {
+    dkv_world *world = chaos->world;
+    if (!one_in(chaos, 4)) {
+        dkv_world_flip(world, node);
+        return;
+    }
+    if (one_in(chaos, 2)) {
+        dkv_world_stop(world, node);
+    } else {
+        dkv_world_crash(world, node);
+    }
+    dkv_file_kind kind = one_in(chaos, 2) ? DKV_FILE_META : DKV_FILE_SNAPSHOT;
+    for (int64_t i = between(chaos, 1, 4); i > 0; i--) dkv_world_flip_file(world, node, kind);
+}
+
 static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
     dkv_world *world = chaos->world;
     switch (kind) {
@@ -203,7 +219,7 @@ static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
     case DKV_FAULT_READ_ERROR:
         dkv_world_fail_reads(world, node, (uint32_t)between(chaos, 1, 4));
         break;
-    case DKV_FAULT_FLIP: dkv_world_flip(world, node); break;
+    case DKV_FAULT_FLIP: flip(chaos, node); break;
     case DKV_FAULT_WIPE:
         dkv_world_crash(world, node);
         dkv_world_wipe(world, node);
@@ -280,6 +296,6 @@ void dkv_chaos_end(dkv_chaos *chaos) {
         dkv_world_fail_syncs(chaos->world, node, 0);
         dkv_world_fail_reads(chaos->world, node, 0);
         bool rots = chaos->faults >> DKV_FAULT_FLIP & 1;
-        for (int i = 0; rots && i < LAST_FLIPS; i++) fault(chaos, DKV_FAULT_FLIP, node);
+        for (int i = 0; rots && i < LAST_FLIPS; i++) dkv_world_flip(chaos->world, node);
     }
 }

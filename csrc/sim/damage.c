@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "sim/state.h"
+#include "store/meta.h"
 #include "store/scan.h"
 
 int dkv_world_wipe(dkv_world *world, uint16_t node) {
@@ -94,11 +95,13 @@ static bool is_unseen(dkv_sim_node *sn, dkv_disk_file at) {
 /* ---- flips and losses ---- */
 
 static void note(dkv_sim_node *sn, dkv_trace_kind kind, dkv_disk_file file) {
+    static const char *const names[] = {
+        [DKV_FILE_SEGMENT] = "segment", [DKV_FILE_META] = "META", [DKV_FILE_SNAPSHOT] = "snapshot"};
     sn->damaged_at = sn->world->now;
     dkv_trace_entry entry = {sn->world->now, sn->index, DKV_TRACE_NOBODY, kind, file.size_bytes,
                              file.number,    NULL};
-    dkv_trace_add(&sn->world->trace, &entry, "segment %" PRIu32 ", byte %" PRIu64, file.number,
-                  file.size_bytes);
+    dkv_trace_add(&sn->world->trace, &entry, "%s %" PRIu32 ", byte %" PRIu64, names[file.kind],
+                  file.number, file.size_bytes);
 }
 
 int dkv_world_lose_file(dkv_world *world, uint16_t node) {
@@ -139,6 +142,24 @@ int dkv_world_flip(dkv_world *world, uint16_t node) {
     note(sn, DKV_TRACE_FLIP, at);
     note_loss(sn, &shown, is_unseen(sn, at));
     return DKV_OK;
+}
+
+int dkv_world_flip_file(dkv_world *world, uint16_t node, dkv_file_kind kind) {
+    dkv_sim_node *sn = &world->nodes[node];
+    dkv_disk_file file = {.kind = kind};
+    if (sn->node) return DKV_ERR_PRECONDITION;
+    int64_t len = (int64_t)dkv_sim_disk_durable(sn->disk, file).len;
+    if (len == 0) return DKV_ERR_NOT_FOUND;
+    int64_t offset = dkv_sim_between(world, 0, len - 1);
+    if (kind == DKV_FILE_META) { /* most of a copy is room for more facts */
+        offset = dkv_sim_between(world, 0, 1) * DKV_META_STRIDE +
+                 dkv_sim_between(world, 0, 2 * DKV_META_HEADER_BYTES);
+    }
+    int err =
+        dkv_sim_disk_flip(sn->disk, file, (uint64_t)offset, (unsigned)dkv_sim_between(world, 0, 7));
+    file.size_bytes = (uint64_t)offset;
+    if (!err) note(sn, DKV_TRACE_FLIP, file);
+    return err;
 }
 
 /* ---- what was lost ---- */

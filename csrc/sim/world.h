@@ -181,6 +181,10 @@ int dkv_world_wipe(dkv_world *world, uint16_t node);
 /* Flips one bit somewhere in what the disk holds of the log. NOT_FOUND if it holds nothing. */
 int dkv_world_flip(dkv_world *world, uint16_t node);
 
+/* Flips one bit of the index snapshot, or of one of the two copies in META. PRECONDITION while the
+ * process runs; NOT_FOUND if there is no such file. */
+int dkv_world_flip_file(dkv_world *world, uint16_t node, dkv_file_kind kind);
+
 /* Loses a segment of the log, chosen at random. PRECONDITION while the process runs; NOT_FOUND if
  * there is none. */
 int dkv_world_lose_file(dkv_world *world, uint16_t node);
