@@ -1,6 +1,7 @@
 /* What the replicas of a key promise (csrc/replica, csrc/member, csrc/node), with every message and
  * every sync in the hands of the test. See also test_replica_limits.c. */
 #include "replica_world.h"
+#include "store/append.h"
 
 /* ---- writes ---- */
 
@@ -113,7 +114,9 @@ static void full_replica_refuses_and_recovers(void) {
     setup_replicas();
     plant(third, "seen", "v", 1);
     dkv_sim_disk_limit(nodes[third].disk, dkv_sim_disk_bytes(nodes[third].disk));
-    const answer *a = put(owner, KEY, "v", DKV_LEVEL_ALL);
+    static char large[DKV_AHEAD_BYTES + 1]; /* more than the file has room for already */
+    memset(large, 'v', sizeof large - 1);
+    const answer *a = put(owner, KEY, large, DKV_LEVEL_ALL);
     CHECK(a->err == DKV_ERR_NO_SPACE && a->outcome == DKV_OUTCOME_UNKNOWN);
     CHECK(a->missing & bit(third));
     a = put(owner, "other", "v", DKV_LEVEL_ALL);
