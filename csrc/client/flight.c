@@ -11,6 +11,10 @@
  * when a whole cluster is overloaded all reads are slow, and the same again would only make it
  * worse. Who may not hedge waits for as long as the target says anything, 250 ms at most.
  *
+ * A node says NOT_FOUND by its own word if it cannot ask the other replicas, of which one may hold
+ * the value of a write that this node has missed. Then the read goes on to those, and the key does
+ * not exist if none of them has answered otherwise: who is silent is not waited for.
+ *
  * A write is sent to one coordinator. As long as it has not left (no connection, or a full one that
  * turned silent), another may be chosen. Once it has left, only an answer can tell what became of
  * it; without one its outcome is unknown, and nothing is sent again. */
@@ -146,13 +150,20 @@ static void note_failure(flight *f, const target *t, int err, const char *why, b
     char text[DKV_NAME_MAX + sizeof ": " + DKV_DETAIL_MAX];
     snprintf(text, sizeof text, "%s: %s", t->member->id, why);
     dkv_phrases_add(&f->said, text);
-    if (op->n_missing < DKV_REPLICATION_MAX) {
+    if (!f->absent && op->n_missing < DKV_REPLICATION_MAX) {
         snprintf(op->missing[op->n_missing++], sizeof op->missing[0], "%s", t->member->id);
     }
     if (!f->err || (from_node && !f->from_node)) {
         f->err = err;
         f->from_node = from_node;
     }
+}
+
+/* No replica that can be reached has the key. */
+static void end_absent(dkv_client *client, flight *f) {
+    f->op->err = DKV_ERR_NOT_FOUND;
+    snprintf(f->op->detail, sizeof f->op->detail, "%s", dkv_err_sentence(DKV_ERR_NOT_FOUND));
+    finish(client, f);
 }
 
 /* Names the replicas that were not even tried, because they were unreachable a moment ago. */
@@ -196,6 +207,10 @@ static void try_next(dkv_client *client, flight *f, int64_t now_ns) {
     }
     if (f->n_open > 0) {
         set_timer(client, f, now_ns + client->hedge_ns);
+        return;
+    }
+    if (f->absent) {
+        end_absent(client, f);
         return;
     }
     note_untried(client, f);
@@ -264,6 +279,28 @@ static void sample(attempt *a, int64_t waited_ns) {
     a->sampled = true;
 }
 
+/* Another replica may have what one that could not ask it has not. */
+static bool may_exist(const dkv_reply *reply) {
+    return reply->err == DKV_ERR_NOT_FOUND && reply->missing.n > 0;
+}
+
+static bool is_among(const dkv_node_names *names, const char *id) {
+    for (unsigned i = 0; i < names->n; i++) {
+        if (dkv_slice_eq(names->ids[i], dkv_slice_of(id))) return true;
+    }
+    return false;
+}
+
+/* What is left to be asked are those that could not be asked on the way. */
+static void note_absence(dkv_client *client, flight *f, const dkv_reply *reply) {
+    f->absent = true;
+    copy_names(&reply->missing, &f->op->n_missing, f->op->missing);
+    for (unsigned i = 0; i < dkv_ring_replication(client->ring); i++) {
+        const char *id = target_of(client, f, i)->member->id;
+        if (!is_among(&reply->missing, id)) f->tried = (uint8_t)(f->tried | 1u << i);
+    }
+}
+
 void dkv_client_flight_answer(dkv_client *client, attempt *a, const dkv_reply *reply) {
     flight *f = a->flight;
     dkv_client_op *op = f->op;
@@ -280,6 +317,13 @@ void dkv_client_flight_answer(dkv_client *client, attempt *a, const dkv_reply *r
         dkv_client_target_forget(t, a);
         f->n_open--;
         note_failure(f, t, reply->err, why, true);
+        try_next(client, f, dkv_client_now());
+        return;
+    }
+    if (!is_write && may_exist(reply)) {
+        dkv_client_target_forget(t, a);
+        f->n_open--;
+        note_absence(client, f, reply);
         try_next(client, f, dkv_client_now());
         return;
     }
@@ -327,12 +371,27 @@ static bool may_go_on(dkv_client *client, const attempt *a, int64_t now_ns) {
     return true;
 }
 
+/* Whether everybody who was asked, and has not answered, has been waited for for long enough. */
+static bool was_patient(const dkv_client *client, const flight *f, int64_t now_ns) {
+    for (unsigned i = 0; i < DKV_REPLICATION_MAX; i++) {
+        const attempt *a = &f->attempts[i];
+        if (!a->target) continue;
+        bool is_silent = a->target->heard_ns < a->since_ns;
+        if (now_ns - a->since_ns < (is_silent ? client->hedge_ns : PATIENCE_NS)) return false;
+    }
+    return true;
+}
+
 static void move_read(dkv_client *client, flight *f, int64_t now_ns) {
     attempt *a = &f->attempts[f->latest];
     if (a->target) sample(a, now_ns - a->since_ns);
     bool has_next = choose(client, f, now_ns) >= 0;
     if (has_next && (!a->target || may_go_on(client, a, now_ns))) {
         try_next(client, f, now_ns);
+        return;
+    }
+    if (!has_next && f->absent && was_patient(client, f, now_ns)) {
+        end_absent(client, f);
         return;
     }
     int64_t silent_ns = a->since_ns + client->hedge_ns; /* when it can be told that it is */
@@ -361,7 +420,9 @@ static void move_write(dkv_client *client, flight *f, int64_t now_ns) {
 void dkv_client_flight_due(dkv_client *client, flight *f) {
     int64_t now_ns = dkv_client_now();
     doubt_silent(client, f, now_ns);
-    if (now_ns >= f->deadline_ns) {
+    if (now_ns >= f->deadline_ns && f->absent) {
+        end_absent(client, f);
+    } else if (now_ns >= f->deadline_ns) {
         dkv_outcome outcome = outcome_of(f);
         note_silent(client, f);
         fail_with(client, f, DKV_ERR_DEADLINE, outcome);

@@ -76,6 +76,7 @@ struct flight {
     bool begun;
     int err;          /* the failure to report if nothing better comes */
     bool from_node;   /* it was a node's answer, which counts more than a broken link */
+    bool absent;      /* a replica said NOT_FOUND, but could not ask all others */
     dkv_phrases said; /* of the replicas that failed, in op->detail */
     uint8_t tried;    /* bit i: replica i has been tried */
     uint8_t latest;   /* replica that was tried last */

@@ -62,7 +62,8 @@ typedef struct dkv_reply {
     dkv_version version;    /* of the value read, or of the write when one was issued */
     dkv_slice value;        /* GET with err 0 */
     dkv_node_names holding; /* replicas that confirmed (writes) or answered with it (reads) */
-    dkv_node_names missing; /* replicas that stood in the way */
+    dkv_node_names missing; /* replicas that stood in the way; of NOT_FOUND, those that have not
+                               been asked or have not answered */
     dkv_slice detail;       /* a sentence for a person when err is not 0 */
 } dkv_reply;
 

@@ -57,6 +57,8 @@ void dkv_read_fail(dkv_replica *replica, const dkv_moment *at, read_request *q, 
     /* Who can still answer does not stand in the way, unless it is too late for that. */
     unsigned stuck = DKV_SET(FAILED) | DKV_SET(NOT_IN_SYNC);
     if (err == DKV_ERR_DEADLINE) stuck = DKV_SET_ALL & ~ANSWERED;
+    /* Who has not answered may have it. */
+    if (err == DKV_ERR_NOT_FOUND) stuck = DKV_SET_ALL & ~(ANSWERED | DKV_SET(NOT_IN_SYNC));
     dkv_node_names missing = dkv_replica_names(replica, &q->r, stuck);
     dkv_replica_list(names, sizeof names, missing);
     if (err == DKV_ERR_NOT_FOUND) {

@@ -22,6 +22,7 @@ typedef enum fake_mood {
     ANSWER,     /* reads: "value of <key>"; writes: applied */
     SILENT,     /* takes everything, says nothing */
     HOLD,       /* as SILENT, but answers all of it when the mood changes to ANSWER */
+    LACK,       /* as ANSWER, but has no key */
     BREAK,      /* ends the stream instead of answering */
     ERROR,      /* answers with `err` and `outcome` */
     WRONG_ID,   /* answers under numbers that nobody asked for, then properly */
@@ -40,6 +41,7 @@ typedef struct fake_node {
     atomic_int mood;
     atomic_int err;
     atomic_int outcome;
+    atomic_uint unasked; /* bit i: with NOT_FOUND it says that node i could not be asked */
     atomic_uint reads;
     atomic_uint writes;
     atomic_uint failovers;   /* reads that said that a replica before was passed over */
@@ -76,11 +78,11 @@ static inline void fake_sleep_ms(int ms) {
 
 /* ---- answers ---- */
 
-static inline void fake_value(dkv_slice key, dkv_reply *reply) {
+static inline void fake_value(dkv_slice key, bool absent, dkv_reply *reply) {
     static char text[64];
     if (key.len >= 5 && memcmp(key.data, "large", 5) == 0) {
         reply->value = (dkv_slice){fake_large, sizeof fake_large};
-    } else if (key.len >= 6 && memcmp(key.data, "absent", 6) == 0) {
+    } else if (absent || (key.len >= 6 && memcmp(key.data, "absent", 6) == 0)) {
         reply->err = DKV_ERR_NOT_FOUND;
         reply->detail = dkv_slice_of("no such key");
     } else {
@@ -100,7 +102,11 @@ static inline dkv_reply fake_reply(fake_node *node, const dkv_request *request) 
         reply.missing = reply.holding;
         reply.holding.n = 0;
     } else if (request->op == DKV_OP_GET) {
-        fake_value(request->key, &reply);
+        fake_value(request->key, mood == LACK, &reply);
+        unsigned unasked = atomic_load(&node->unasked);
+        for (unsigned i = 0; reply.err && i < FAKES; i++) {
+            if (unasked & 1u << i) reply.missing.ids[reply.missing.n++] = dkv_slice_of(fakes[i].id);
+        }
     }
     return reply;
 }

@@ -319,6 +319,43 @@ static void strange_answers_are_ignored(void) {
     end();
 }
 
+/* A replica that lacks the key and names `others` as those it could not ask. */
+static void lack(int i, unsigned others) {
+    set_mood(i, LACK);
+    atomic_store(&fakes[i].unasked, others);
+}
+
+/* A replica that has missed a write cannot hide it behind a broken link of its own: the client asks
+ * those that could not be asked, and no others. */
+static void absence_is_doubted_where_not_all_could_be_asked(void) {
+    begin();
+    lack(replica_of("a", 0), 1u << replica_of("a", 2));
+    dkv_client_op read = get("a");
+    CHECK(is_from(&read, replica_of("a", 2)) && reads() == 2 && read.n_missing == 0);
+    end();
+}
+
+/* A node that could ask all others is believed. */
+static void absence_that_all_confirm_is_believed(void) {
+    begin();
+    lack(replica_of("a", 0), 0);
+    dkv_client_op read = get("a");
+    CHECK(read.err == DKV_ERR_NOT_FOUND && reads() == 1);
+    end();
+}
+
+/* Nobody else can be reached, or answers: then the key does not exist. */
+static void absence_holds_if_nobody_contradicts(void) {
+    begin_hedging();
+    lack(replica_of("a", 0), 1u << replica_of("a", 1) | 1u << replica_of("a", 2));
+    set_mood(replica_of("a", 1), SILENT);
+    fake_set_up(replica_of("a", 2), false);
+    dkv_client_op read = get("a");
+    CHECK(read.err == DKV_ERR_NOT_FOUND && read.n_missing == 2);
+    CHECK(strcmp(read.detail, dkv_err_sentence(DKV_ERR_NOT_FOUND)) == 0);
+    end();
+}
+
 /* BUSY reaches the caller: a node that asks for less is not answered with more. */
 static void busy_is_passed_on(void) {
     begin();
@@ -752,6 +789,9 @@ static const check_test tests[] = {
     CHECK_TEST(reads_survive_a_huge_value),
     CHECK_TEST(reads_survive_answers_of_the_wrong_kind),
     CHECK_TEST(strange_answers_are_ignored),
+    CHECK_TEST(absence_is_doubted_where_not_all_could_be_asked),
+    CHECK_TEST(absence_that_all_confirm_is_believed),
+    CHECK_TEST(absence_holds_if_nobody_contradicts),
     CHECK_TEST(busy_is_passed_on),
     CHECK_TEST(an_error_names_every_replica),
     CHECK_TEST(reads_end_by_their_deadline),
