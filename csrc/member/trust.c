@@ -1,6 +1,6 @@
 /* The facts on disk, little-endian:
  *
- *     u8 format (3), u8 zero, u32 starts, u16 count, u64 map digest, u32 shares,
+ *     u8 format (3), u8 replacement, u32 starts, u16 count, u64 map digest, u32 shares,
  *     count × { u8 length, id bytes, u64 store id, u64 lost_ms },
  *     shares × { u2 dkv_share_state, u6 waived }
  *
@@ -63,10 +63,11 @@ static int decode_states(dkv_trust *trust, dkv_slice facts, size_t at) {
 static int decode(dkv_trust *trust, dkv_slice facts) {
     size_t at;
     if (facts.len == 0) return DKV_OK;
-    if (facts.len < FACTS_HEADER_BYTES || facts.data[1]) return DKV_ERR_PROTOCOL;
+    if (facts.len < FACTS_HEADER_BYTES || facts.data[1] > 1) return DKV_ERR_PROTOCOL;
     if (facts.data[0] != FACTS_FORMAT && facts.data[0] != FACTS_FORMAT_UNDECLARED) {
         return DKV_ERR_PROTOCOL;
     }
+    trust->replacement = facts.data[1];
     trust->starts = dkv_le32(facts.data + 2);
     if (dkv_le64(facts.data + 8) != trust->map_digest) return DKV_ERR_EPOCH;
     if (dkv_le32(facts.data + 16) != trust->shares->n) return DKV_ERR_PROTOCOL;
@@ -186,8 +187,9 @@ static void heed(dkv_trust *trust, uint64_t lost_ms) {
 
 void dkv_trust_heard(dkv_trust *trust, uint16_t peer, const dkv_hello *hello) {
     uint64_t *remembered = &trust->remembered[peer];
+    bool vouches = hello->in_sync || !trust->replacement;
     if (*remembered == 0 || (*remembered != hello->store_id && hello->in_sync)) {
-        *remembered = hello->store_id;
+        *remembered = vouches ? hello->store_id : DKV_STORE_FORMER;
         trust->changes++;
         forget_loss(trust, peer);
     } else if (*remembered == hello->store_id && trust->lost_ms[peer]) {
@@ -204,6 +206,8 @@ void dkv_trust_told(dkv_trust *trust, uint16_t peer, uint64_t store_id) {
     trust->told[peer] = true;
     trust->vouches[peer] = store_id == trust->store_id;
     trust->replaced |= trust->n_new > 0 && store_id != 0 && store_id != trust->store_id;
+    trust->changes += trust->replaced && !trust->replacement;
+    trust->replacement |= trust->replaced;
     judge(trust);
 }
 
@@ -277,7 +281,7 @@ int dkv_trust_encode(const dkv_trust *trust, dkv_buf *out) {
     if (err) return err;
     uint8_t *to = out->data + out->len;
     to[0] = FACTS_FORMAT;
-    to[1] = 0;
+    to[1] = trust->replacement;
     dkv_put_le32(to + 2, trust->starts);
     dkv_put_le16(to + 6, count);
     dkv_put_le64(to + 8, trust->map_digest);

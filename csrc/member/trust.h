@@ -15,6 +15,8 @@
  *    store of this node confirmed there together with another replica, that replica had met it.
  *    Until some member remembers a store of this node, it coordinates no write: what it confirmed
  *    could be lost unnoticed.
+ *    A store that has itself replaced another one never vouches, as what that one had met is not
+ *    known: of a peer's store that is not in sync it remembers DKV_STORE_FORMER.
  * 4. A share with a damaged record is no longer in sync; with damage of unknown place, none is.
  * 5. A lost share is in sync again when it has been compared with every other replica
  *    (replica/heal.h).
@@ -40,6 +42,8 @@
 #include "model/message.h"
 #include "ring/shares.h"
 
+#define DKV_STORE_FORMER 1u /* in place of a store id: some other store that was there before */
+
 typedef enum dkv_share_state {
     DKV_SHARE_NEW,     /* of a store that is new, as far as it knows */
     DKV_SHARE_IN_SYNC, /* has lost nothing that it confirmed */
@@ -63,6 +67,7 @@ typedef struct dkv_trust {
     bool *vouches;        /* by member: it is this one */
     bool met;             /* some peer remembers a store of this node */
     bool replaced;        /* and it is another one than this new one */
+    bool replacement;     /* that was so at some time of this store: durable */
     uint64_t map_digest;  /* of the map */
     uint64_t changes;     /* grows with every change of what must be durable */
 } dkv_trust;

@@ -1,5 +1,6 @@
 """Scripted worlds: what a cluster does when this or that happens to it."""
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -723,6 +724,27 @@ def test_a_lost_node_is_not_waited_for() -> None:
     with pytest.raises(errors.UnavailableError):
         world.declare_lost("n3", to="n1")
     assert "declare_lost" in {entry.kind for entry in world.trace}
+
+
+def test_replaced_stores_do_not_vouch_for_each_other() -> None:
+    """A store that comes back empty after all others were replaced, and is cut off from them again
+    before it has anything, is not taken for that of a new cluster."""
+    for ms in range(1, 40):
+        world = World(3, seed=ms)
+        world.run(seconds=1)
+        world.put(KEY, b"value")
+        world.crash("n1")
+        world.wipe("n1")
+        world.run(seconds=1)
+        for node in ("n2", "n3"):
+            lose_everything(world, node)
+            world.run(seconds=5)
+        world.start("n1")
+        world.run(seconds=ms / 1000)
+        world.partition(["n1"], ["n2", "n3"])
+        world.run(seconds=1)
+        with contextlib.suppress(errors.UnavailableError):
+            assert world.get(KEY, via="n1") == b"value"
 
 
 def test_a_running_node_keeps_its_disk() -> None:
