@@ -50,6 +50,19 @@ void dkv_heal_hint(dkv_heal *heal, uint16_t peer, uint64_t token) {
     wake_at(heal, p->not_before_ns);
 }
 
+bool dkv_heal_yields(const dkv_heal *heal, const dkv_moment *at, uint16_t peer) {
+    const heal_peer *p = &heal->peers[peer];
+    bool asks = p->asked_ns != 0 && at->now_ns < p->asked_ns + dkv_ns_of_ms(DKV_HEAL_YIELD_MS);
+    return asks && at->now_ns < p->yield_upto_ns;
+}
+
+void dkv_heal_asked(dkv_heal *heal, const dkv_moment *at, uint16_t peer) {
+    heal_peer *p = &heal->peers[peer];
+    bool begins = !p->asked_ns || at->now_ns >= p->asked_ns + dkv_ns_of_ms(DKV_HEAL_YIELD_MS);
+    if (begins) p->yield_upto_ns = at->now_ns + dkv_ns_of_ms(DKV_HEAL_YIELD_MAX_MS);
+    p->asked_ns = at->now_ns;
+}
+
 static void share_lost(dkv_heal *heal, uint32_t share) {
     heal->compared[share] = 0;
     for (unsigned k = 0; k < heal->shares->replication; k++) {
@@ -295,6 +308,8 @@ static void look_for_work(dkv_heal *heal, const dkv_moment *at, uint16_t peer) {
         if (reach != DKV_REACH_UP) return; /* dkv_heal_peer_changed will tell */
         if (p->not_before_ns > at->now_ns) {
             wake_at(heal, p->not_before_ns);
+        } else if (dkv_heal_yields(heal, at, peer) && p->hints.len == 0) {
+            wake_at(heal, p->asked_ns + dkv_ns_of_ms(DKV_HEAL_YIELD_MS));
         } else {
             begin(heal, at, peer);
         }

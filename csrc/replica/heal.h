@@ -20,7 +20,10 @@
  *    a dirty share, or a session that has the share under way.
  * 2. A lost share is in sync again (member/trust.h) only after whole comparisons of it with every
  *    other replica that was not declared lost meanwhile, each begun after the loss.
- * 3. What is under way is bounded in records and bytes, and small while clients are served. */
+ * 3. What differs and both would move is moved by the one that fetches it: while the peer works
+ *    through its own session with this node, what it lacks is not sent, but looked at again when it
+ *    asks no more, or after DKV_HEAL_YIELD_MAX_MS. Hints are sent all the same.
+ * 4. What is under way is bounded in records and bytes, and small while clients are served. */
 #ifndef DKV_REPLICA_HEAL_H
 #define DKV_REPLICA_HEAL_H
 
@@ -32,6 +35,8 @@
 #define DKV_HEAL_MOVES_MAX 4096u      /* records under way in a session ... */
 #define DKV_HEAL_MOVES_BUSY 16u       /* ... while clients are served */
 #define DKV_HEAL_BYTES_MAX (4u << 20) /* of these records, if it is more than one */
+#define DKV_HEAL_YIELD_MS 500u        /* since the peer's last question: it asks no more */
+#define DKV_HEAL_YIELD_MAX_MS 10000u  /* so long a peer that never stops asking is waited for */
 #define DKV_HEAL_STALL_MS 30000u      /* a session that hears nothing is given up */
 #define DKV_HEAL_RETRY_MS 1000u       /* after a session that failed, doubled each time ... */
 #define DKV_HEAL_RETRY_MAX_MS 30000u  /* ... up to this */
@@ -49,6 +54,9 @@ void dkv_heal_del(dkv_heal *heal);
 
 /* The record at `token` of `peer` may differ from that of this node. */
 void dkv_heal_hint(dkv_heal *heal, uint16_t peer, uint64_t token);
+
+/* `peer` has asked something for a session of its own. */
+void dkv_heal_asked(dkv_heal *heal, const dkv_moment *at, uint16_t peer);
 
 /* This node has lost a record at `token`, or records anywhere. */
 void dkv_heal_lost(dkv_heal *heal, uint64_t token);

@@ -20,6 +20,8 @@ typedef struct heal_peer {
     unsigned failures;     /* of sessions, in a row */
     int64_t not_before_ns; /* of the next session */
     int64_t round_due_ns;  /* everything is dirty then */
+    int64_t asked_ns;      /* its own session last asked then; 0: never */
+    int64_t yield_upto_ns; /* since it asks, see dkv_heal_yields */
     bool round;            /* a comparison of everything is under way */
     int64_t round_ns;      /* when the last one ended; 0 = never */
 } heal_peer;
@@ -40,6 +42,9 @@ struct dkv_heal {
     int64_t next_ns; /* nothing is to be begun before */
     uint64_t fetched, sent;
 };
+
+/* True while the peer fetches by itself what it lacks. */
+bool dkv_heal_yields(const dkv_heal *heal, const dkv_moment *at, uint16_t peer);
 
 /* The share may differ from that of `peer`. */
 void dkv_heal_dirty(dkv_heal *heal, uint16_t peer, uint32_t share);

@@ -273,8 +273,15 @@ static void answered(dkv_replica *replica, const dkv_moment *at, uint16_t peer,
     }
 }
 
+/* Only sessions fetch records whose keys they do not know. */
+static bool is_of_session(const dkv_message *message) {
+    return message->kind == DKV_MSG_SUMS || message->kind == DKV_MSG_LIST ||
+           (message->kind == DKV_MSG_FETCH && message->fetch.key.len == 0);
+}
+
 void dkv_replica_message(dkv_replica *replica, const dkv_moment *at, dkv_link link, uint16_t peer,
                          const dkv_message *message) {
+    if (is_of_session(message)) dkv_heal_asked(replica->heal, at, peer);
     switch (message->kind) {
     case DKV_MSG_APPLY: dkv_serve_apply(replica, at, link, message); break;
     case DKV_MSG_FETCH: dkv_serve_fetch(replica, at, link, message); break;

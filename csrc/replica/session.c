@@ -186,7 +186,7 @@ int dkv_session_new(dkv_heal *heal, const dkv_moment *at, uint16_t peer, session
         free(s);
         return DKV_ERR_NO_MEMORY;
     }
-    take_dirty(s);
+    if (!dkv_heal_yields(heal, at, peer)) take_dirty(s);
     take_hints(s);
     *out = s;
     return DKV_OK;
@@ -262,9 +262,17 @@ uint32_t dkv_session_open_shares(const session *s) {
 
 /* ---- comparing ---- */
 
+/* Whether the peer may be left to fetch what it lacks of the share, which then stays dirty. */
+static bool leaves_to_peer(session *s, const dkv_moment *at, uint32_t share) {
+    bool leaves = (s->marks[share] & MARK_WHOLE) && dkv_heal_yields(s->heal, at, s->peer);
+    if (leaves) s->marks[share] |= MARK_SPOILT;
+    return leaves;
+}
+
 /* The part of a range differs: what is done about it. */
-static void go_on(session *s, const range *r, uint64_t own, uint64_t theirs) {
+static void go_on(session *s, const dkv_moment *at, const range *r, uint64_t own, uint64_t theirs) {
     range next = *r;
+    if (theirs == 0 && leaves_to_peer(s, at, r->share)) return;
     if (theirs == 0) {
         next.step = SENT;
     } else if (own == 0 || own + theirs <= FEW_RECORDS || r->from.token == r->last) {
@@ -288,7 +296,7 @@ static void compare_parts(session *s, const dkv_moment *at, const work *w, const
             }
             dkv_store_range own = dkv_store_digest(store_of(s), cut.from.token, cut.last);
             if (own.records == sums->counts[k] && own.digest.lo == sums->digests[k]) continue;
-            go_on(s, &cut, own.records, sums->counts[k]);
+            go_on(s, at, &cut, own.records, sums->counts[k]);
         }
         take_off(s, at, r.share);
     }
@@ -310,6 +318,7 @@ static void compare_record(session *s, const dkv_moment *at, uint32_t share, dkv
     if (newer == 0) return;
     if (DKV_PLANTED(REPAIR_WITH_OLDER) && own && list) newer = -newer;
     m.fetch = newer < 0;
+    if (!m.fetch && leaves_to_peer(s, at, share)) return;
     m.len_bytes = m.fetch ? list->sizes[k] >> 1 : own->len_bytes;
     push_move(s, m);
 }

@@ -468,6 +468,25 @@ static void few_bytes_for_each_differing_key(void) {
     teardown();
 }
 
+/* When all start again and none knows what the others lack, a record is moved once to who lacks it,
+ * though two others have it and compare as well. */
+static void record_that_is_fetched_is_not_sent(void) {
+    enum { KEYS = 2000, EVERY = 20, DIFFER = KEYS / EVERY };
+    setup(3, 3);
+    ADVANCE_UNTIL(is_at_peace());
+    for (unsigned i = 0; i < KEYS; i++) {
+        for (int n = 0; n < (i % EVERY ? 3 : 2); n++) plant(n, numbered(i), "v", 5);
+    }
+    advance(100);                         /* until it is on disk */
+    for (int n = 2; n >= 0; n--) kill(n); /* those that go last are equal */
+    for (int n = 0; n < 3; n++) start(n);
+    advance(1000);
+    ADVANCE_UNTIL(is_at_peace());
+    CHECK(is_converged() && status_of(2).heal.fetched == DIFFER);
+    CHECK(status_of(0).heal.sent + status_of(1).heal.sent <= DIFFER / 10);
+    teardown();
+}
+
 static const check_test tests[] = {
     CHECK_TEST(missed_write_is_handed_off),
     CHECK_TEST(unknown_write_ends_on_all),
@@ -485,6 +504,7 @@ static const check_test tests[] = {
     CHECK_TEST(session_without_answers_is_given_up),
     CHECK_TEST(large_records_keep_to_the_window),
     CHECK_TEST(few_bytes_for_each_differing_key),
+    CHECK_TEST(record_that_is_fetched_is_not_sent),
 };
 
 CHECK_MAIN(tests)
