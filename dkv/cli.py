@@ -190,7 +190,7 @@ def up(nodes: int, replication: int | None, directory: str | None, port: int) ->
     """Run a cluster on this machine until Ctrl-C.
 
     Without --directory its data is removed at the end. With it, the cluster goes on next time where
-    it was, with the same ports if they are free.
+    it was, with the same ports if they are free: give the same --nodes and --replication again.
     """
     others = others_running()
     copies = replication or min(3, nodes)

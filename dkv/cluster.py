@@ -141,8 +141,9 @@ class Cluster(Closing):
         ports = former.pop("ports", {})
         if former != description:
             raise PreconditionError(
-                f"{self.directory} belongs to a cluster of other nodes or another replication; "
-                f"{file} says which: start that one, or use another directory"
+                f"{self.directory} belongs to a cluster of other nodes or another replication "
+                f"({len(former.get('nodes', ()))} nodes, replication {former.get('replication')}; "
+                f"all of it in {file}): start that one, or use another directory"
             )
         if self._has_running_node(member.id for member in members):
             raise LockedError(f"a node is running already in {self.directory}: stop it first")

@@ -2,9 +2,10 @@
  *
  * A target is good, suspect or unreachable. It is suspect when a request has waited for longer than
  * it should and nothing at all was heard from it meanwhile; any sign of life clears that. It is
- * unreachable for RECONNECT_NS after its connection could not be made or broke; then the next use
- * tries again. Probes are reads that nobody waits for: no operation has to be the one that finds
- * out whether a suspect is back. */
+ * unreachable for RECONNECT_NS after its connection could not be made; then the next use tries
+ * again. That one broke which had worked says nothing of now: the next use tries at once. Probes
+ * are reads that nobody waits for: no operation has to be the one that finds out whether a suspect
+ * is back. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -92,7 +93,7 @@ static int err_of_link(int err) {
 static void broken(target *t, int err, const char *why) {
     snprintf(t->why, sizeof t->why, "%s", *why ? dkv_client_plain(why) : dkv_err_sentence(err));
     err = err_of_link(err);
-    t->retry_ns = dkv_client_now() + RECONNECT_NS;
+    t->retry_ns = dkv_client_now() + (t->lanes[SMALL].accepted ? 0 : RECONNECT_NS);
     t->answered = false;
     for (int i = 0; i < N_LANES; i++) lane_detach(&t->lanes[i]);
     fail_all(t, &t->sent, err);

@@ -47,6 +47,19 @@ def test_a_killed_node_comes_back_on_its_port_with_its_data(tmp_path):
         assert client.get("key", read="all") == b"value"
 
 
+def test_a_client_outlives_the_connections_of_all_nodes():
+    with dkv.Cluster(3, 3) as cluster, cluster.client() as client:
+        client.put_many({f"key{i}": b"value" for i in range(50)})
+        for end in (cluster.stop, cluster.kill):
+            for node in cluster.nodes:
+                end(node)
+            for node in cluster.nodes:
+                cluster.start(node)
+            cluster.wait_ready()
+            assert client.get("key0") == b"value"
+            client.put("key0", b"value")
+
+
 def test_a_start_need_not_wait_until_the_node_is_in_touch():
     with dkv.Cluster(2, 2) as cluster:
         cluster.kill("n2")
