@@ -128,8 +128,10 @@ static void on_message(void *user, dkv_rpc_stream *stream, dkv_slice bytes) {
     if (!l) return;
     target *t = l->target;
     heard(t);
-    dkv_rpc_nagle_answered(&l->nagle);
-    if (l->held) lane_mark(l);
+    /* A request of the small lane may be answered on the large one. */
+    lane *small = &t->lanes[SMALL];
+    dkv_rpc_nagle_answered(&small->nagle);
+    if (small->held) lane_mark(small);
     if (l == &t->lanes[SMALL]) t->answered = true;
     if (bytes.len > DKV_WIRE_LARGE) want_large_lane(t);
     int err = dkv_wire_each_reply(bytes, on_reply, t);
