@@ -9,6 +9,7 @@
 #include "wire/wire.h"
 
 #define SEEDS_MAX 64u
+#define SECOND_NS (50 * NS_PER_MS) /* more than it takes to connect to a node that is there */
 
 const char *dkv_client_plain(const char *detail) {
     static const char *const wordy[] = {"failed to connect to all addresses",
@@ -101,12 +102,14 @@ static void take_answer(dkv_client_question *q, ask *a, int waited) {
     ask_drop(a);
 }
 
-void dkv_client_ask(dkv_client *client, const char *method, uint32_t timeout_ms,
-                    dkv_client_question *questions, size_t n) {
+/* Asks the questions whose `err` is `which`. */
+static void ask_those(dkv_client *client, const char *method, uint32_t timeout_ms,
+                      dkv_client_question *questions, size_t n, int which) {
     waiter w = {0};
     ask **asks = calloc(n ? n : 1, sizeof *asks);
     for (size_t i = 0; i < n; i++) {
         dkv_client_question *q = &questions[i];
+        if (q->err != which) continue;
         q->err = asks ? ask_member(client, method, timeout_ms, q, &w, &asks[i]) : DKV_ERR_NO_MEMORY;
         if (!q->err) w.left++;
     }
@@ -116,6 +119,31 @@ void dkv_client_ask(dkv_client *client, const char *method, uint32_t timeout_ms,
         if (asks[i]) take_answer(&questions[i], asks[i], waited);
     }
     free(asks);
+}
+
+/* Lets gRPC connect now to those that could not be reached. False if there are none. */
+static bool reconnect(dkv_client *client, const dkv_client_question *questions, size_t n) {
+    bool any = false;
+    for (size_t i = 0; i < n; i++) {
+        if (questions[i].err != DKV_ERR_UNAVAILABLE) continue;
+        int member = dkv_cluster_map_find(dkv_ring_map(client->ring), questions[i].node);
+        if (member < 0 || !client->targets[member].channel) continue;
+        dkv_rpc_channel_retry_now(client->targets[member].channel);
+        any = true;
+    }
+    return any;
+}
+
+/* A node that was away is asked twice: gRPC fails what is asked while it waits before the next
+ * attempt to connect, also if the node is back by then. */
+void dkv_client_ask(dkv_client *client, const char *method, uint32_t timeout_ms,
+                    dkv_client_question *questions, size_t n) {
+    for (size_t i = 0; i < n; i++) questions[i].err = DKV_OK;
+    ask_those(client, method, timeout_ms, questions, n, DKV_OK);
+    if (!reconnect(client, questions, n)) return;
+    waiter pause = {.left = 1};
+    if (dkv_client_await_patiently(client, &pause, dkv_client_now() + SECOND_NS)) return;
+    ask_those(client, method, timeout_ms, questions, n, DKV_ERR_UNAVAILABLE);
 }
 
 /* ---- seeds ---------------------------------------------------------------------------------- */

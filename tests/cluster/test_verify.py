@@ -78,6 +78,19 @@ def test_with_a_node_down_nobody_can_know(cluster):
     assert status == 3 and "no answer: n4" in said
 
 
+def test_a_node_that_is_back_is_asked(cluster):
+    """Although the client has just failed to connect to it, more than once."""
+    with cluster.client() as client:
+        for _ in range(5):
+            cluster.kill("n2")
+            for _ in range(3):
+                client.put_many(
+                    {f"key {i}": b"new" for i in range(300)}, write="quorum", errors="return"
+                )
+            cluster.start("n2")
+            assert client.verify().unreachable == ()
+
+
 def test_what_a_node_missed_it_gets_without_any_read(cluster):
     with cluster.client() as client:
         client.put_many({f"key {i}": b"old" for i in range(3000)})
