@@ -305,4 +305,39 @@ static inline void world_read_all(world *w) {
     CHECK(w->reads_out == 0);
 }
 
+/* ---- what the tests share ---- */
+
+static world *the_world;
+
+/* The one world of a test program, begun anew and not yet open. */
+static inline world *world_anew(uint64_t seed) {
+    if (the_world && the_world->disk) world_free(the_world);
+    if (!the_world) the_world = malloc(sizeof *the_world);
+    CHECK(the_world);
+    world_init(the_world, seed);
+    return the_world;
+}
+
+static inline void world_write_and_settle(world *w, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) {
+        int err = world_write(w);
+        CHECK(err == DKV_OK || err == DKV_ERR_BUSY);
+        if (err || i % 8 == 7) world_settle(w);
+    }
+    world_settle(w);
+}
+
+static inline dkv_store_stats world_stats(const world *w) {
+    dkv_store_stats stats;
+    dkv_store_stats_get(w->store, &stats);
+    return stats;
+}
+
+/* Lists the files on the disk, at most `max`. Returns how many there are. */
+static inline uint32_t world_list(world *w, dkv_disk_file *files, uint32_t max) {
+    dkv_disk_job list = {.op = DKV_DISK_LIST, .data = (uint8_t *)files, .len_bytes = max};
+    CHECK(dkv_sim_disk_run(w->disk, &list) == DKV_OK);
+    return list.done_bytes;
+}
+
 #endif

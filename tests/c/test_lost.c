@@ -60,14 +60,19 @@ static void lost_replica_is_not_waited_for(void) {
     teardown();
 }
 
-/* ... and one that has still to be compared with others is not believed before that. */
-static void others_are_waited_for(void) {
+/* The third node is there alone, with an empty disk. */
+static void leave_the_third_alone(void) {
     lose_two_of_three();
     kill(0);
     kill(2);
     wipe(2);
     start(2);
     advance(10);
+}
+
+/* ... and one that has still to be compared with others is not believed before that. */
+static void others_are_waited_for(void) {
+    leave_the_third_alone();
     CHECK(declare_lost(2, "n2") == DKV_OK);
     advance(3000);
     CHECK(!in_sync(2));
@@ -82,12 +87,7 @@ static void others_are_waited_for(void) {
 
 /* The last node that is left is believed when all others were declared lost. */
 static void last_node_is_believed(void) {
-    lose_two_of_three();
-    kill(0);
-    kill(2);
-    wipe(2);
-    start(2);
-    advance(10);
+    leave_the_third_alone();
     CHECK(declare_lost(2, "n1") == DKV_OK && !in_sync(2));
     CHECK(declare_lost(2, "n2") == DKV_OK && in_sync(2));
     CHECK(get(2, KEY, DKV_LEVEL_ONE)->err == DKV_ERR_NOT_FOUND);

@@ -8,32 +8,12 @@
 #define FAST_BYTES_PER_S (64u << 20)
 #define FAST_INTERVAL_MS 240u /* so the first pass begins 10 ms after the start */
 
-static world *the_world;
-
 static world *new_world(uint64_t seed, uint64_t bytes_per_s, uint32_t interval_ms) {
-    if (the_world && the_world->disk) world_free(the_world);
-    if (!the_world) the_world = malloc(sizeof *the_world);
-    CHECK(the_world);
-    world_init(the_world, seed);
+    world_anew(seed);
     the_world->options.scrub_bytes_per_s = bytes_per_s;
     the_world->options.scrub_interval_ms = interval_ms;
     CHECK(world_open(the_world) == DKV_OK);
     return the_world;
-}
-
-static void write_and_settle(world *w, uint64_t n) {
-    for (uint64_t i = 0; i < n; i++) {
-        int err = world_write(w);
-        CHECK(err == DKV_OK || err == DKV_ERR_BUSY);
-        if (err || i % 8 == 7) world_settle(w);
-    }
-    world_settle(w);
-}
-
-static dkv_store_stats stats_of(const world *w) {
-    dkv_store_stats stats;
-    dkv_store_stats_get(w->store, &stats);
-    return stats;
 }
 
 static void pass_ms(world *w, int64_t ms) {
@@ -46,7 +26,7 @@ static void pass_ms(world *w, int64_t ms) {
 static void await_passes(world *w, uint64_t n) {
     uint64_t upto = w->scrub_events + n;
     for (int i = 0; i < 1000 && w->scrub_events < upto; i++) pass_ms(w, 50);
-    CHECK(w->scrub_events >= upto && stats_of(w).scrub_passes == w->scrub_events);
+    CHECK(w->scrub_events >= upto && world_stats(w).scrub_passes == w->scrub_events);
 }
 
 static uint64_t missing_keys(const world *w) {
@@ -62,7 +42,7 @@ static uint64_t missing_keys(const world *w) {
 static void check_only_sound_left(world *w) {
     await_passes(w, 2);
     uint64_t told = w->damaged_events;
-    CHECK(stats_of(w).damaged_records == told);
+    CHECK(world_stats(w).damaged_records == told);
     world_read_all(w);
     await_passes(w, 1);
     CHECK(w->damaged_events == told);
@@ -74,7 +54,7 @@ static void flip_at_rest_is_found(void) {
     uint64_t found = 0;
     for (uint64_t run = 0; run < check_runs; run++) {
         world *w = new_world(check_seed * 1000003 + run, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
-        write_and_settle(w, 1 + dkv_rand_below(&w->rand, 800));
+        world_write_and_settle(w, 1 + dkv_rand_below(&w->rand, 800));
         uint64_t flips = 1 + dkv_rand_below(&w->rand, run % 10 ? 3 : 2 * DKV_SCRUB_GAPS_MAX);
         for (uint64_t i = 0; i < flips; i++) CHECK(dkv_sim_disk_flip_any(w->disk) == DKV_OK);
         w->may_lose = true;
@@ -89,7 +69,7 @@ static void flip_at_rest_is_found(void) {
 /* A record that was lost can be applied again, and stays. */
 static void lost_record_can_be_written_again(void) {
     world *w = new_world(check_seed, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
-    write_and_settle(w, 300);
+    world_write_and_settle(w, 300);
     w->may_lose = true;
     while (w->damaged_events == 0) {
         CHECK(dkv_sim_disk_flip_any(w->disk) == DKV_OK);
@@ -109,11 +89,11 @@ static void lost_record_can_be_written_again(void) {
 static void sound_store_stays_quiet(void) {
     world *w = new_world(check_seed, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
     w->max_value = 50000;
-    write_and_settle(w, 400);
-    dkv_store_stats before = stats_of(w);
+    world_write_and_settle(w, 400);
+    dkv_store_stats before = world_stats(w);
     CHECK(before.segments > 3);
     await_passes(w, 3);
-    dkv_store_stats after = stats_of(w);
+    dkv_store_stats after = world_stats(w);
     uint64_t read = after.scrubbed_bytes - before.scrubbed_bytes;
     CHECK(after.damaged_records == 0 && read >= 2 * before.live_bytes);
     CHECK(read <= 4 * before.log_bytes);
@@ -142,8 +122,8 @@ static void works_beside_merge(void) {
         for (int round = 0; round < 3; round++) {
             for (int i = 0; i < 8000; i++) random_step(w);
             world_settle(w);
-            passes += stats_of(w).scrub_passes;
-            merged += stats_of(w).merged_bytes;
+            passes += world_stats(w).scrub_passes;
+            merged += world_stats(w).merged_bytes;
             if (w->may_lose) continue;
             world_read_all(w);
             world_stop(w, round % 2 ? STOP_KILL : STOP_POWER);
@@ -164,12 +144,12 @@ static void found_damage_is_not_forgotten(void) {
     for (uint64_t run = 0; run < check_runs; run++) {
         world *w = new_world(check_seed * 991 + run, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
         w->max_value = 20000;
-        write_and_settle(w, 300);
+        world_write_and_settle(w, 300);
         w->may_lose = true;
         dkv_disk_file at;
         CHECK(dkv_sim_disk_choose_byte(w->disk, &at) == DKV_OK);
         CHECK(dkv_sim_disk_flip(w->disk, at, at.size_bytes, 3) == DKV_OK);
-        write_and_settle(w, 8); /* behind it, so that it is no torn end */
+        world_write_and_settle(w, 8); /* behind it, so that it is no torn end */
         for (int i = 0; i < 4000 && w->damaged_events == 0; i++) world_step(w);
         if (w->damaged_events == 0) continue;
         found++;
@@ -198,22 +178,22 @@ static void is_paced(void) {
     const uint64_t rate = 256u << 10;
     world *w = new_world(check_seed, rate, 48000);
     w->max_value = 200000;
-    write_and_settle(w, 600);
-    uint64_t log = stats_of(w).log_bytes;
-    CHECK(log > 4 * rate && w->now_ns < 2000 * MS && stats_of(w).scrubbed_bytes == 0);
+    world_write_and_settle(w, 600);
+    uint64_t log = world_stats(w).log_bytes;
+    CHECK(log > 4 * rate && w->now_ns < 2000 * MS && world_stats(w).scrubbed_bytes == 0);
     pass_ms(w, 2000 - w->now_ns / MS);
     for (int second = 0; second < 3; second++) {
-        uint64_t before = stats_of(w).scrubbed_bytes;
+        uint64_t before = world_stats(w).scrubbed_bytes;
         pass_ms(w, 1000);
-        uint64_t read = stats_of(w).scrubbed_bytes - before;
+        uint64_t read = world_stats(w).scrubbed_bytes - before;
         CHECK(read <= rate + DKV_SCRUB_PIECE_BYTES && read >= rate / 2);
     }
     await_passes(w, 1);
-    uint64_t read = stats_of(w).scrubbed_bytes;
+    uint64_t read = world_stats(w).scrubbed_bytes;
     pass_ms(w, 47000);
-    CHECK(stats_of(w).scrubbed_bytes == read);
+    CHECK(world_stats(w).scrubbed_bytes == read);
     pass_ms(w, 2000);
-    CHECK(stats_of(w).scrubbed_bytes > read);
+    CHECK(world_stats(w).scrubbed_bytes > read);
 }
 
 /* Between passes nothing wakes the store, empty or not. */
@@ -222,7 +202,7 @@ static void sleeps_between_passes(void) {
     int64_t first_ns = DKV_SCRUB_INTERVAL_MS * MS / DKV_SCRUB_FIRST_PART;
     pass_ms(w, 1);
     CHECK(dkv_store_next_timer(w->store) >= first_ns);
-    write_and_settle(w, 50);
+    world_write_and_settle(w, 50);
     CHECK(dkv_store_next_timer(w->store) >= first_ns);
     w->now_ns = dkv_store_next_timer(w->store);
     await_passes(w, 1);
@@ -233,7 +213,7 @@ static void sleeps_between_passes(void) {
 static void yields_to_reads(void) {
     world *w = new_world(check_seed, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
     w->max_value = 400000;
-    write_and_settle(w, 400);
+    world_write_and_settle(w, 400);
     w->options.scrub_interval_ms = 240000; /* the first pass begins ten seconds after the start */
     w->scrub_events = 0;
     world_stop(w, STOP_KILL);
@@ -243,7 +223,7 @@ static void yields_to_reads(void) {
     dkv_disk_job *held = dkv_store_next_job(w->store);
     CHECK(held && held->op == DKV_DISK_READ);
     pass_ms(w, 11000);
-    uint64_t read = stats_of(w).scrubbed_bytes;
+    uint64_t read = world_stats(w).scrubbed_bytes;
     CHECK(read > 0 && read < 12 * DKV_SCRUB_PIECE_BYTES);
     dkv_sim_disk_run(w->disk, held);
     dkv_store_job_done(w->store, held);
@@ -254,7 +234,7 @@ static void yields_to_reads(void) {
  * nothing either, but the pass does not count. */
 static void unreadable_is_not_lost(void) {
     world *w = new_world(check_seed, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
-    write_and_settle(w, 300);
+    world_write_and_settle(w, 300);
     dkv_sim_disk_fail_reads(w->disk, DKV_SCRUB_TRIES - 1);
     await_passes(w, 1);
     dkv_sim_disk_fail_reads(w->disk, UINT32_MAX);
@@ -270,7 +250,7 @@ static void unreadable_is_not_lost(void) {
 /* A file that has become shorter has lost what was behind its end. */
 static void shorter_file_is_damage(void) {
     world *w = new_world(check_seed, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
-    write_and_settle(w, 200);
+    world_write_and_settle(w, 200);
     dkv_disk_job cut = {
         .op = DKV_DISK_TRUNCATE, .file = {.kind = DKV_FILE_SEGMENT, .number = 1}, .offset = 3000};
     CHECK(dkv_sim_disk_run(w->disk, &cut) == DKV_OK);

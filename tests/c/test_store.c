@@ -3,27 +3,12 @@
 #include "store/meta.h"
 #include "store_world.h"
 
-static world *the_world;
-
-static world *new_world(uint64_t seed) {
-    if (the_world && the_world->disk) world_free(the_world);
-    if (!the_world) the_world = malloc(sizeof *the_world);
-    CHECK(the_world);
-    world_init(the_world, seed);
-    return the_world;
-}
-
 static void write_some(world *w, uint64_t n) {
     for (uint64_t i = 0; i < n; i++) CHECK(world_write(w) == DKV_OK);
 }
 
 static void write_and_settle(world *w, uint64_t n) {
-    for (uint64_t i = 0; i < n; i++) {
-        int err = world_write(w);
-        CHECK(err == DKV_OK || err == DKV_ERR_BUSY);
-        if (err || i % 8 == 7) world_settle(w);
-    }
-    world_settle(w);
+    world_write_and_settle(w, n);
     CHECK(w->n_waiting == 0);
 }
 
@@ -78,7 +63,7 @@ static void start(world *w) {
  * recovering: confirmed writes and facts stay, nothing is invented, nothing is called damaged. */
 static void survives_any_life(void) {
     for (uint64_t run = 0; run < check_runs; run++) {
-        world *w = new_world(check_seed * 1000003 + run);
+        world *w = world_anew(check_seed * 1000003 + run);
         CHECK(world_open(w) == DKV_OK && w->report.created);
         for (int lives = 0; lives < 12; lives++) {
             if (dkv_rand_below(&w->rand, 6) == 0) dkv_sim_disk_fail_syncs(w->disk, 1);
@@ -97,7 +82,7 @@ static void survives_any_life(void) {
  * and with space all goes on. */
 static void survives_a_full_disk(void) {
     for (uint64_t run = 0; run < check_runs / 2; run++) {
-        world *w = new_world(check_seed * 1000033 + run);
+        world *w = world_anew(check_seed * 1000033 + run);
         dkv_sim_disk_tell_space(w->disk, run % 2);
         CHECK(world_open(w) == DKV_OK);
         for (int lives = 0; lives < 6; lives++) {
@@ -127,7 +112,7 @@ static void survives_a_full_disk(void) {
 /* On a full disk records may be outdated by writes that stand in memory only: their segments must
  * stay, though nothing in them is alive for the process. */
 static void full_disk_keeps_what_memory_outdates(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     w->max_value = 16000;
     CHECK(world_open(w) == DKV_OK);
     write_and_settle(w, 500);
@@ -147,7 +132,7 @@ static void full_disk_keeps_what_memory_outdates(void) {
 /* A crash after each single job of a life with merging, and then after each job of the recovery. */
 static void crash_after_every_job(void) {
     for (uint64_t crash = 1;; crash++) {
-        world *w = new_world(check_seed);
+        world *w = world_anew(check_seed);
         w->max_value = 30000;
         CHECK(world_open(w) == DKV_OK);
         uint64_t jobs = 0;
@@ -178,7 +163,7 @@ static void interrupted_recovery_is_no_damage(void) {
     for (uint64_t run = 0; run < 3; run++) {
         for (uint64_t killed = 10; killed < 30; killed++) {
             for (uint64_t cut = 14; cut < 40; cut += 2) {
-                world *w = new_world(check_seed * 6000 + run);
+                world *w = world_anew(check_seed * 6000 + run);
                 w->max_value = 30000;
                 CHECK(world_open(w) == DKV_OK);
                 for (int i = 0; i < 60; i++) {
@@ -203,7 +188,7 @@ static void interrupted_recovery_is_no_damage(void) {
 
 /* All that is applied during one sync shares the next: two syncs for any number of writes. */
 static void writes_share_syncs(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     w->max_value = 100;
     w->options.segment_bytes = 1 << 20;
     CHECK(world_open(w) == DKV_OK);
@@ -233,7 +218,7 @@ static void writes_share_syncs(void) {
 /* What is not synced is bounded: new writes are not admitted above the limit, those begun before
  * are BUSY at twice the limit, and all are taken again after a sync. */
 static void too_much_unsynced_is_busy(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     w->options.unsynced_max_bytes = 100000;
     CHECK(world_open(w) == DKV_OK);
     int err = DKV_OK;
@@ -255,7 +240,7 @@ static void too_much_unsynced_is_busy(void) {
 
 /* A record can be read in memory, while it is being written, and from disk; the largest too. */
 static void reads_at_every_stage(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     w->max_value = DKV_VALUE_MAX;
     CHECK(world_open(w) == DKV_OK);
     for (int i = 0; i < 40; i++) {
@@ -280,7 +265,7 @@ static int apply_raw(world *w, size_t key_len, size_t len, dkv_kind kind, uint64
 
 /* Keys of 1 to 1,024 bytes and values up to 1 MiB are taken, anything else is INVALID. */
 static void limits_are_exact(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     CHECK(world_open(w) == DKV_OK);
     CHECK(apply_raw(w, 0, 5, DKV_KIND_VALUE, 1) == DKV_ERR_INVALID);
     CHECK(apply_raw(w, DKV_KEY_MAX + 1, 5, DKV_KIND_VALUE, 1) == DKV_ERR_INVALID);
@@ -301,7 +286,7 @@ static void limits_are_exact(void) {
 
 /* The same version with other contents is an alarm and changes nothing. */
 static void contradiction_is_data_loss(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     CHECK(world_open(w) == DKV_OK);
     CHECK(apply_raw(w, 5, 100, DKV_KIND_VALUE, 7) == DKV_OK);
     CHECK(apply_raw(w, 5, 100, DKV_KIND_VALUE, 7) == DKV_OK);
@@ -313,7 +298,7 @@ static void contradiction_is_data_loss(void) {
 
 /* Another cluster's or node's directory is refused and stays usable for its owner. */
 static void foreign_directory_is_refused(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     CHECK(world_open(w) == DKV_OK);
     uint64_t id = dkv_store_id(w->store);
     write_and_settle(w, 10);
@@ -338,7 +323,7 @@ static void transfer(world *w, dkv_disk_op op, dkv_disk_file file, uint64_t offs
 
 /* META of a later format version is refused, not taken for damage. */
 static void later_meta_is_refused(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     dkv_disk_file meta = {.kind = DKV_FILE_META};
     uint8_t header[256];
     CHECK(world_open(w) == DKV_OK);
@@ -353,7 +338,7 @@ static void later_meta_is_refused(void) {
 
 /* A valid record of an unknown kind is refused, not skipped. */
 static void later_record_is_refused(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     CHECK(world_open(w) == DKV_OK);
     write_and_settle(w, 3);
     dkv_store_stats stats;
@@ -372,9 +357,8 @@ static void later_record_is_refused(void) {
 static uint64_t segment_bytes(world *w) {
     static dkv_disk_file files[1024];
     uint64_t bytes = 0;
-    dkv_disk_job list = {.op = DKV_DISK_LIST, .data = (uint8_t *)files, .len_bytes = 1024};
-    CHECK(dkv_sim_disk_run(w->disk, &list) == DKV_OK);
-    for (uint32_t i = 0; i < list.done_bytes; i++) {
+    uint32_t n = world_list(w, files, 1024);
+    for (uint32_t i = 0; i < n; i++) {
         if (files[i].kind == DKV_FILE_SEGMENT) bytes += files[i].size_bytes;
     }
     return bytes;
@@ -382,7 +366,7 @@ static uint64_t segment_bytes(world *w) {
 
 /* Only the segment that grows has room behind its records, and none after a clean stop. */
 static void room_ahead_goes_again(void) {
-    world *w = new_world(check_seed);
+    world *w = world_anew(check_seed);
     w->max_value = 16000;
     CHECK(world_open(w) == DKV_OK);
     for (int part = 0; part < 2; part++) {
@@ -403,7 +387,7 @@ static void room_ahead_goes_again(void) {
 /* After a clean stop the index comes from its snapshot; a damaged one is no loss. */
 static void snapshot_gives_the_same_index(void) {
     for (int damage = 0; damage < 3; damage++) {
-        world *w = new_world(check_seed + (uint64_t)damage);
+        world *w = world_anew(check_seed + (uint64_t)damage);
         CHECK(world_open(w) == DKV_OK);
         write_and_settle(w, 600);
         dkv_store_range before = dkv_store_digest(w->store, 0, UINT64_MAX);

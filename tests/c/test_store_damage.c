@@ -4,24 +4,10 @@
 #include "store/meta.h"
 #include "store_world.h"
 
-static world *the_world;
-
 static world *new_world(uint64_t seed) {
-    if (the_world && the_world->disk) world_free(the_world);
-    if (!the_world) the_world = malloc(sizeof *the_world);
-    CHECK(the_world);
-    world_init(the_world, seed);
+    world_anew(seed);
     CHECK(world_open(the_world) == DKV_OK);
     return the_world;
-}
-
-static void write_and_settle(world *w, uint64_t n) {
-    for (uint64_t i = 0; i < n; i++) {
-        int err = world_write(w);
-        CHECK(err == DKV_OK || err == DKV_ERR_BUSY);
-        if (err || i % 8 == 7) world_settle(w);
-    }
-    world_settle(w);
 }
 
 static void apply_other_key(world *w, uint32_t key) {
@@ -46,12 +32,6 @@ static uint32_t write_value(world *w) {
     return key_of_write(w->writes);
 }
 
-static dkv_store_stats stats_of(const world *w) {
-    dkv_store_stats stats;
-    dkv_store_stats_get(w->store, &stats);
-    return stats;
-}
-
 /* ---- damage found at open ---- */
 
 /* One flipped bit anywhere in the log loses one record at most, wherever it is; a loss is reported
@@ -60,9 +40,9 @@ static void one_flip_loses_one_record(void) {
     for (uint64_t run = 0; run < check_runs * 2; run++) {
         world *w = new_world(check_seed * 1000003 + run);
         uint64_t safe[WORLD_KEYS], lost = 0;
-        write_and_settle(w, 100 + dkv_rand_below(&w->rand, 600));
+        world_write_and_settle(w, 100 + dkv_rand_below(&w->rand, 600));
         memcpy(safe, w->confirmed, sizeof safe);
-        write_and_settle(w, 3); /* their sync tells the log that all before is durable */
+        world_write_and_settle(w, 3); /* their sync tells the log that all before is durable */
         world_stop(w, run % 2 ? STOP_KILL : STOP_POWER);
         CHECK(dkv_sim_disk_flip_any(w->disk) == DKV_OK);
         w->may_lose = true;
@@ -88,8 +68,8 @@ static void early_damage_is_no_torn_tail(void) {
     w->max_value = 200;
     world_stop(w, STOP_KILL);
     CHECK(world_open(w) == DKV_OK);
-    write_and_settle(w, 3000);
-    CHECK(stats_of(w).segments == 1);
+    world_write_and_settle(w, 3000);
+    CHECK(world_stats(w).segments == 1);
     world_stop(w, STOP_KILL);
     dkv_disk_file segment = {.kind = DKV_FILE_SEGMENT, .number = 1};
     CHECK(dkv_sim_disk_flip(w->disk, segment, 1000, 0) == DKV_OK);
@@ -101,9 +81,8 @@ static void early_damage_is_no_torn_tail(void) {
 static uint32_t newest_segment(world *w) {
     static dkv_disk_file files[256];
     uint32_t newest = 0;
-    dkv_disk_job list = {.op = DKV_DISK_LIST, .data = (uint8_t *)files, .len_bytes = 256};
-    CHECK(dkv_sim_disk_run(w->disk, &list) == DKV_OK);
-    for (uint32_t i = 0; i < list.done_bytes; i++) {
+    uint32_t n = world_list(w, files, 256);
+    for (uint32_t i = 0; i < n; i++) {
         if (files[i].kind == DKV_FILE_SEGMENT && files[i].number > newest) newest = files[i].number;
     }
     return newest;
@@ -115,8 +94,8 @@ static void lost_segment_is_noticed(void) {
     for (uint64_t run = 0; run < check_runs; run++) {
         world *w = new_world(check_seed * 1000033 + run);
         w->max_value = 16000;
-        write_and_settle(w, 500);
-        CHECK(stats_of(w).segments > 1);
+        world_write_and_settle(w, 500);
+        CHECK(world_stats(w).segments > 1);
         bool clean = run % 2;
         if (clean) CHECK(dkv_store_close_clean(w->store, dkv_sim_disk_run, w->disk) == DKV_OK);
         world_stop(w, STOP_KILL);
@@ -142,7 +121,7 @@ static void meta_may_rot(void) {
     for (uint32_t slot = 0; slot < 3; slot++) {
         world *w = new_world(check_seed);
         uint64_t id = dkv_store_id(w->store);
-        write_and_settle(w, 50);
+        world_write_and_settle(w, 50);
         for (int i = 0; i < 3; i++) world_set_facts(w);
         world_settle(w);
         CHECK(w->facts_confirmed == 3);
@@ -161,7 +140,7 @@ static void meta_may_rot(void) {
 
 static void flip_last_record(world *w) {
     dkv_disk_file segment = {.kind = DKV_FILE_SEGMENT, .number = 1};
-    CHECK(dkv_sim_disk_flip(w->disk, segment, stats_of(w).log_bytes - 50, 5) == DKV_OK);
+    CHECK(dkv_sim_disk_flip(w->disk, segment, world_stats(w).log_bytes - 50, 5) == DKV_OK);
 }
 
 /* A read that meets damage says DATA_LOSS, tells the token, and the same write heals it. */
@@ -182,7 +161,7 @@ static void read_meets_damage_and_is_healed(void) {
     CHECK(dkv_store_next_event(w->store, &event) && event.kind == DKV_STORE_DAMAGED);
     CHECK(event.cookie == hash_of(key).token && !dkv_store_next_event(w->store, &event));
     CHECK(dkv_store_peek(w->store, hash_of(key), &entry) == DKV_ERR_NOT_FOUND);
-    CHECK(stats_of(w).damaged_records == 1 && stats_of(w).records == 0);
+    CHECK(world_stats(w).damaged_records == 1 && world_stats(w).records == 0);
     CHECK(dkv_store_digest(w->store, 0, UINT64_MAX).records == 0);
     CHECK(world_apply(w, w->writes) == DKV_OK);
     world_settle(w);
@@ -235,7 +214,7 @@ static void merge_meets_damage(void) {
     flip_last_record(w);
     w->may_lose = true;
     for (int i = 0; i < 5000 && w->damaged_events == 0; i++) write_other_key(w, key);
-    CHECK(w->damaged_events == 1 && stats_of(w).damaged_records == 1);
+    CHECK(w->damaged_events == 1 && world_stats(w).damaged_records == 1);
     CHECK(dkv_store_peek(w->store, hash_of(key), &entry) == DKV_ERR_NOT_FOUND);
     for (int i = 0; i < 200; i++) write_other_key(w, key);
     dkv_disk_file first = {.kind = DKV_FILE_SEGMENT, .number = 1};
@@ -286,8 +265,8 @@ static void churn_is_bounded(void) {
         world *w = new_world(check_seed * 7 + run);
         w->max_value = 16000;
         for (int round = 0; round < 10; round++) {
-            write_and_settle(w, 1500);
-            dkv_store_stats stats = stats_of(w);
+            world_write_and_settle(w, 1500);
+            dkv_store_stats stats = world_stats(w);
             uint64_t slack = 4 * (w->options.segment_bytes + w->max_value);
             CHECK(stats.log_bytes < stats.live_bytes * 5 / 2 + slack);
             CHECK(stats.merged_bytes > 0);
@@ -296,7 +275,7 @@ static void churn_is_bounded(void) {
                 world_stop(w, STOP_POWER);
                 CHECK(world_open(w) == DKV_OK && w->report.damaged_records == 0);
                 CHECK(world_compare(w) == 0);
-                write_and_settle(w, 1500);
+                world_write_and_settle(w, 1500);
             }
         }
     }
@@ -339,7 +318,7 @@ static void writers_wait_for_merge(void) {
     }
     CHECK(err == DKV_ERR_BUSY && held &&
           dkv_store_admits(w->store, DKV_KIND_VALUE, 100) == DKV_ERR_BUSY);
-    dkv_store_stats stats = stats_of(w);
+    dkv_store_stats stats = world_stats(w);
     uint64_t most = DKV_MERGE_BEHIND_FACTOR * stats.live_bytes +
                     DKV_MERGE_BEHIND_SEGMENTS * (uint64_t)DKV_LOG_RECORD_MAX;
     CHECK(stats.log_bytes > 2 * most && stats.log_bytes < 2 * most + 200000);
@@ -349,7 +328,7 @@ static void writers_wait_for_merge(void) {
         complete(w, job);
     }
     CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 100) == DKV_OK);
-    CHECK(stats_of(w).log_bytes <= most && stats_of(w).records == stats.records);
+    CHECK(world_stats(w).log_bytes <= most && world_stats(w).records == stats.records);
 }
 
 /* A segment stays as long as a read of it is out. */
@@ -364,7 +343,7 @@ static void reads_hold_their_segment(void) {
     w->reads_out++;
     dkv_disk_job *held = dkv_store_next_job(w->store);
     CHECK(held && held->op == DKV_DISK_READ && held->file.number == 1);
-    write_and_settle(w, 3000);
+    world_write_and_settle(w, 3000);
     dkv_disk_file first = {.kind = DKV_FILE_SEGMENT, .number = 1};
     dkv_disk_file second = {.kind = DKV_FILE_SEGMENT, .number = 2};
     CHECK(dkv_sim_disk_flip(w->disk, first, 8, 0) == DKV_OK);
@@ -374,7 +353,7 @@ static void reads_hold_their_segment(void) {
     dkv_store_job_done(w->store, held);
     world_events(w);
     CHECK(w->reads_out == 0);
-    write_and_settle(w, 100);
+    world_write_and_settle(w, 100);
     CHECK(dkv_sim_disk_flip(w->disk, first, 8, 0) == DKV_ERR_NOT_FOUND);
 }
 

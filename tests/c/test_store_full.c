@@ -3,21 +3,10 @@
 #include "store/append.h"
 #include "store_world.h"
 
-static world *the_world;
-
 static world *new_world(uint64_t seed) {
-    if (the_world && the_world->disk) world_free(the_world);
-    if (!the_world) the_world = malloc(sizeof *the_world);
-    CHECK(the_world);
-    world_init(the_world, seed);
+    world_anew(seed);
     CHECK(world_open(the_world) == DKV_OK);
     return the_world;
-}
-
-static dkv_store_stats stats_of(const world *w) {
-    dkv_store_stats stats;
-    dkv_store_stats_get(w->store, &stats);
-    return stats;
 }
 
 static void take_events(world *w) {
@@ -90,13 +79,13 @@ static void deletions_make_space(void) {
         CHECK(number < 40000 && churn(w, number, number) == DKV_OK);
         settle_counting_reads(w);
     }
-    CHECK(admits_value(w) == DKV_ERR_NO_SPACE && stats_of(w).full && w->n_refused == 0);
+    CHECK(admits_value(w) == DKV_ERR_NO_SPACE && world_stats(w).full && w->n_refused == 0);
     CHECK(dkv_store_admits(w->store, DKV_KIND_TOMBSTONE, 0) == DKV_OK);
     for (uint64_t kept = 20; kept <= number; kept += 20) {
         CHECK(delete_kept(w, kept, number + kept) == DKV_OK);
         settle_counting_reads(w);
     }
-    CHECK(admits_value(w) == DKV_OK && stats_of(w).log_bytes < 1 << 20);
+    CHECK(admits_value(w) == DKV_OK && world_stats(w).log_bytes < 1 << 20);
 }
 
 /* What is begun before the disk is known to be nearly full is still taken, up to half of what is
@@ -131,7 +120,7 @@ static void merge_makes_space(void) {
     CHECK(held && admits_value(w) == DKV_ERR_NO_SPACE);
     dkv_store_job_done(w->store, held);
     settle_counting_reads(w);
-    CHECK(admits_value(w) == DKV_OK && stats_of(w).log_bytes < 1 << 20);
+    CHECK(admits_value(w) == DKV_OK && world_stats(w).log_bytes < 1 << 20);
 }
 
 static uint32_t count_files(world *w) {
@@ -176,7 +165,7 @@ static void merge_waits_for_space(void) {
     CHECK(held && dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_ERR_BUSY);
     dkv_sim_disk_limit(w->disk, dkv_sim_disk_bytes(w->disk));
     dkv_store_job_done(w->store, held);
-    uint64_t read_bytes = 0, log_bytes = stats_of(w).log_bytes;
+    uint64_t read_bytes = 0, log_bytes = world_stats(w).log_bytes;
     for (int i = 0; i < 100; i++) {
         read_bytes += settle_counting_reads(w);
         CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_ERR_NO_SPACE);
@@ -187,7 +176,7 @@ static void merge_waits_for_space(void) {
     dkv_store_retry(w->store);
     settle_counting_reads(w);
     CHECK(dkv_store_admits(w->store, DKV_KIND_VALUE, 0) == DKV_OK &&
-          stats_of(w).log_bytes < log_bytes);
+          world_stats(w).log_bytes < log_bytes);
 }
 
 /* A segment that merge has begun to read when the disk becomes full, and of which nothing is alive
@@ -254,7 +243,7 @@ static void room_ahead_gives_way(void) {
     CHECK(world_open(w) == DKV_OK);
     CHECK(churn(w, 1, 1) == DKV_OK);
     settle_counting_reads(w);
-    uint64_t room_end = stats_of(w).log_bytes + DKV_AHEAD_BYTES;
+    uint64_t room_end = world_stats(w).log_bytes + DKV_AHEAD_BYTES;
     CHECK(dkv_sim_disk_bytes(w->disk) >= room_end);
     dkv_sim_disk_limit(w->disk, dkv_sim_disk_bytes(w->disk) + 20000);
     uint64_t number = 1;
@@ -263,7 +252,7 @@ static void room_ahead_gives_way(void) {
         if (churn(w, number, number)) break;
         settle_counting_reads(w);
     }
-    CHECK(stats_of(w).log_bytes > room_end + 10000);
+    CHECK(world_stats(w).log_bytes > room_end + 10000);
 }
 
 static const check_test tests[] = {

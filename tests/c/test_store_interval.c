@@ -4,23 +4,12 @@
 
 #define INTERVAL_MS 20u
 
-static world *the_world;
-
 static world *new_world(uint64_t seed) {
-    if (the_world && the_world->disk) world_free(the_world);
-    if (!the_world) the_world = malloc(sizeof *the_world);
-    CHECK(the_world);
-    world_init(the_world, seed);
+    world_anew(seed);
     the_world->options.durability = DKV_DURABILITY_INTERVAL;
     the_world->options.interval_ms = INTERVAL_MS;
     the_world->options.boot_id = 1;
     return the_world;
-}
-
-static dkv_store_stats stats_of(const world *w) {
-    dkv_store_stats stats;
-    dkv_store_stats_get(w->store, &stats);
-    return stats;
 }
 
 static void write_and_settle(world *w, uint64_t n) {
@@ -35,7 +24,7 @@ static void write_and_settle(world *w, uint64_t n) {
 static void sync_all(world *w) {
     w->now_ns += INTERVAL_MS * 1000000;
     world_settle(w);
-    CHECK(stats_of(w).unsynced_bytes == 0);
+    CHECK(world_stats(w).unsynced_bytes == 0);
 }
 
 /* True if the store would be woken within ten intervals. */
@@ -55,21 +44,21 @@ static void syncs_keep_the_interval(void) {
     w->options.segment_bytes = 1 << 20;
     CHECK(world_open(w) == DKV_OK && !is_woken_soon(w));
     write_and_settle(w, 1); /* the first one is synced at once */
-    uint64_t syncs = stats_of(w).syncs;
+    uint64_t syncs = world_stats(w).syncs;
     int64_t from_ns = w->now_ns;
     for (int i = 0; i < 300; i++) {
         CHECK(world_write(w) == DKV_OK);
         world_settle(w);
-        CHECK(w->n_waiting == 0 && stats_of(w).unconfirmed_bytes == 0);
+        CHECK(w->n_waiting == 0 && world_stats(w).unconfirmed_bytes == 0);
     }
     uint64_t intervals = (uint64_t)(w->now_ns - from_ns) / (INTERVAL_MS * 1000000u);
-    CHECK(intervals >= 3 && stats_of(w).syncs - syncs <= intervals + 1);
-    CHECK(stats_of(w).syncs - syncs >= intervals - 1 && stats_of(w).unsynced_bytes > 0);
+    CHECK(intervals >= 3 && world_stats(w).syncs - syncs <= intervals + 1);
+    CHECK(world_stats(w).syncs - syncs >= intervals - 1 && world_stats(w).unsynced_bytes > 0);
     int64_t due_ns = dkv_store_next_timer(w->store);
     CHECK(due_ns > w->now_ns && due_ns <= w->now_ns + INTERVAL_MS * 1000000);
     w->now_ns = due_ns;
     world_settle(w);
-    CHECK(stats_of(w).unsynced_bytes == 0 && !is_woken_soon(w));
+    CHECK(world_stats(w).unsynced_bytes == 0 && !is_woken_soon(w));
 }
 
 /* While a sync is under way, writes are written and confirmed; none waits for it. */

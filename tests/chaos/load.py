@@ -61,6 +61,7 @@ class Load:
     troubles: Troubles
     confirmed: dict[str, Confirmed] = field(default_factory=dict)
     attempted: dict[str, set] = field(default_factory=lambda: defaultdict(set))  # not confirmed
+    deleting: set[str] = field(default_factory=set)  # keys whose deletion is under way
     keys: list[int] = field(default_factory=lambda: [KEYS] * WRITERS)
     wrong: list[str] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
@@ -88,7 +89,14 @@ def is_deleted_at_times(n):
 def write(load, writer, n, value):
     """One put, or a deletion if `value` is None. Nobody else writes the key meanwhile."""
     key = key_of(writer, n)
-    _, client = load.client(writer)
+    if value is None:
+        load.deleting.add(key)
+    write_one(load, load.client(writer)[1], key, value)
+    load.deleting.discard(key)  # now that the account says how it has ended
+
+
+def write_one(load, client, key, value):
+    """The write, and the account of it."""
     try:
         if value is None:
             done = client.delete(key, write="quorum", timeout=TIMEOUT_S)
@@ -178,25 +186,37 @@ def is_within_reach(load, name, confirmed, began):
 
 
 def read_quorum_on(load, reader, rand):
-    """Reads at `quorum`: may fail, but returns nothing older than what was confirmed before."""
+    """Reads at `quorum` anything that is ever written."""
     _, client = load.client(reader)
     while not load.over.wait(PERIOD_S):
         writer = rand.randrange(WRITERS)
-        key = key_of(writer, rand.randrange(load.keys[writer]))
-        before = load.confirmed.get(key)
-        try:
-            got = client.get_versioned(key, read="quorum", timeout=TIMEOUT_S)
-        except NotFoundError:
-            if before and before.value is not None and None not in load.attempted[key]:
-                now = load.confirmed[key]  # it may have been deleted meanwhile
-                if now.value is not None and now.version == before.version:
-                    load.wrong.append(f"{key}: not found at quorum, in place of {before}")
-        except OBSTACLES:
-            load.counts["quorum gets refused"] += 1
-        else:
-            load.counts["quorum gets"] += 1
-            if before and got.version < before.version:
-                load.wrong.append(f"{key}: quorum read {got} after {before}")
+        read_quorum(load, client, key_of(writer, rand.randrange(load.keys[writer])))
+
+
+def read_quorum(load, client, key):
+    """One get at `quorum`: may fail, but returns nothing older than what was confirmed before."""
+    before = load.confirmed.get(key)
+    try:
+        got = client.get_versioned(key, read="quorum", timeout=TIMEOUT_S)
+    except NotFoundError:
+        if before and before.value is not None and not may_be_deleted(load, key, before):
+            load.wrong.append(f"{key}: not found at quorum, in place of {before}")
+    except OBSTACLES:
+        load.counts["quorum gets refused"] += 1
+    else:
+        load.counts["quorum gets"] += 1
+        if before and got.version < before.version:
+            load.wrong.append(f"{key}: quorum read {got} after {before}")
+
+
+def may_be_deleted(load, key, before):
+    """Whether a deletion of `key` is under way, is of unknown outcome, or came after `before`.
+
+    Asked in the order in which a deletion that ends changes the account, backwards.
+    """
+    if key in load.deleting or None in load.attempted[key]:
+        return True
+    return load.confirmed[key].version != before.version
 
 
 # ---- all together ----
