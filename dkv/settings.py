@@ -35,6 +35,8 @@ class Limits(TypedDict, total=False):
     """Bytes that have come in and were not yet looked at: 32 MiB to 64 GiB; 512 MiB."""
     write_memory: int
     """Bytes that are not yet on disk: 8 MiB to 1 GiB; 64 MiB."""
+    cache_memory: int
+    """Bytes of values read lately that stay in memory: 1 MiB to 64 GiB; 16 MiB."""
     segment: int
     """Bytes of a file of the log: 4 MiB to 1 GiB; 64 MiB."""
     scrub: int
@@ -46,6 +48,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "request_memory": (8 * _MIB, 16 * _GIB),
     "receive_memory": (32 * _MIB, 64 * _GIB),
     "write_memory": (8 * _MIB, _GIB),
+    "cache_memory": (_MIB, 64 * _GIB),
     "segment": (4 * _MIB, _GIB),
     "scrub": (_MIB, _GIB),
 }

@@ -157,6 +157,11 @@ static int read_segment(dkv_fields_file *file, const char *key, const yaml_node_
     return DKV_OK;
 }
 
+static int read_cache_memory(dkv_fields_file *file, const char *key, const yaml_node_t *value,
+                             void *to) {
+    return dkv_fields_size(file, key, value, MIB, 65536 * MIB, to);
+}
+
 static int read_scrub(dkv_fields_file *file, const char *key, const yaml_node_t *value, void *to) {
     return dkv_fields_size(file, key, value, MIB, 1024 * MIB, to);
 }
@@ -166,6 +171,7 @@ static const dkv_field limit_fields[] = {
     {"request_memory", false, read_request_memory, offsetof(dkv_host_limits, request_bytes)},
     {"receive_memory", false, read_receive_memory, offsetof(dkv_host_limits, received_bytes)},
     {"write_memory", false, read_write_memory, offsetof(dkv_host_limits, unsynced_bytes)},
+    {"cache_memory", false, read_cache_memory, offsetof(dkv_host_limits, cache_bytes)},
     {"segment", false, read_segment, offsetof(dkv_host_limits, segment_bytes)},
     {"scrub", false, read_scrub, offsetof(dkv_host_limits, scrub_bytes_per_s)},
 };

@@ -53,6 +53,7 @@ static const char help[] =
     "    request_memory: 64 MiB   # their keys and values; 8 MiB to 16 GiB\n"
     "    receive_memory: 512 MiB  # come in, not yet looked at; 32 MiB to 64 GiB\n"
     "    write_memory: 64 MiB     # not yet on disk; 8 MiB to 1 GiB\n"
+    "    cache_memory: 16 MiB     # values read lately; 1 MiB to 64 GiB\n"
     "    segment: 64 MiB          # size of a file of the log; 4 MiB to 1 GiB\n"
     "    scrub: 8 MiB             # read each second to find damage; 1 MiB to 1 GiB\n"
     "  timing: {attempt_ms: 40, connect_ms: 500, ping_ms: 250, silence_ms: 1500, retry_ms: 250,\n"

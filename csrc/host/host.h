@@ -20,6 +20,7 @@ typedef struct dkv_host_limits {
     uint64_t request_bytes;     /* keys and values of the requests under way: 64 MiB */
     uint64_t received_bytes;    /* come in and not yet handled, over all connections: 512 MiB */
     uint64_t unsynced_bytes;    /* applied, not yet on disk: 64 MiB */
+    uint64_t cache_bytes;       /* of values read lately, kept in memory: 16 MiB */
     uint64_t scrub_bytes_per_s; /* read to find damage, see dkv_store_options: 8 MiB */
 } dkv_host_limits;
 

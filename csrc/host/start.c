@@ -11,7 +11,9 @@
 #include "host/internal.h"
 #include "replica/replica.h"
 
-#define REQUEST_BYTES_MAX 67108864u /* the usual limit */
+/* The usual limits. */
+#define REQUEST_BYTES_MAX 67108864u
+#define CACHE_BYTES 16777216u
 
 static const dkv_rpc_method methods[] = {
     {.path = "/dkv.v1.KV/Get", .unary = dkv_call_get},
@@ -115,6 +117,10 @@ static int refuse_store(const dkv_host *host, const dkv_host_options *options, i
     }
 }
 
+static uint64_t limit_or(uint64_t limit, uint64_t usual) {
+    return limit ? limit : usual;
+}
+
 static int open_store(dkv_host *host, const dkv_host_options *options, dkv_store **out,
                       dkv_store_report *report, char *why) {
     dkv_store_options store_options = {
@@ -126,6 +132,7 @@ static int open_store(dkv_host *host, const dkv_host_options *options, dkv_store
         .boot_id = boot_id(),
         .segment_bytes = options->limits.segment_bytes,
         .unsynced_max_bytes = options->limits.unsynced_bytes,
+        .cache_bytes = limit_or(options->limits.cache_bytes, CACHE_BYTES),
         .scrub_bytes_per_s = options->limits.scrub_bytes_per_s,
     };
     int err = dkv_store_open(&store_options, dkv_disk_run_now, host->disk, out, report);
@@ -219,10 +226,6 @@ static void say_recovered(const dkv_host *host, const dkv_store_report *report) 
                    "damaged places in the log: confirmed records may be lost here, the other "
                    "replicas serve their keys; check this disk");
     }
-}
-
-static uint64_t limit_or(uint64_t limit, uint64_t usual) {
-    return limit ? limit : usual;
 }
 
 static void wake(void *user) {

@@ -268,11 +268,11 @@ static PyObject *node_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     PyObject *replication, *members;
     int insecure, durability;
     unsigned interval_ms, requests, segment;
-    unsigned long long request, received, unsynced, scrub;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sssOOzp(iI)(IKKKIK):Node", names, &id, &data,
+    unsigned long long request, received, unsynced, cache, scrub;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sssOOzp(iI)(IKKKKIK):Node", names, &id, &data,
                                      &cluster, &replication, &members, &listen, &insecure,
                                      &durability, &interval_ms, &requests, &request, &received,
-                                     &unsynced, &segment, &scrub)) {
+                                     &unsynced, &cache, &segment, &scrub)) {
         return NULL;
     }
     const dkv_net_state *state = PyType_GetModuleState(type);
@@ -284,7 +284,13 @@ static PyObject *node_new(PyTypeObject *type, PyObject *args, PyObject *keywords
         .listen = listen,
         .data_dir = data,
         .insecure = insecure != 0,
-        .limits = {requests, segment, request, received, unsynced, scrub},
+        .limits = {.requests = requests,
+                   .segment_bytes = segment,
+                   .request_bytes = request,
+                   .received_bytes = received,
+                   .unsynced_bytes = unsynced,
+                   .cache_bytes = cache,
+                   .scrub_bytes_per_s = scrub},
         .durability = (dkv_durability)durability,
         .interval_ms = interval_ms,
     };

@@ -38,8 +38,7 @@
 #include "rpc/internal.h"
 
 #define AT_ONCE_NS 10000 /* less than a peer takes to answer */
-#define BUSY_MESSAGES \
-    32u /* so long a stream counts as busy after a message that was there at once */
+#define BUSY_MESSAGES 8u /* so long a stream counts as busy after one that was there at once */
 
 typedef struct chunk {
     struct chunk *next;

@@ -72,6 +72,9 @@ void dkv_world_power_cut(dkv_world *world, uint16_t node) {
     }
 }
 
+/* Every other node has a cache, so that what it hides is seen on the others. */
+#define CACHE_BYTES 65536u
+
 dkv_store_options dkv_sim_store_options(const dkv_sim_node *sn, uint64_t new_store_id) {
     const dkv_world *world = sn->world;
     return (dkv_store_options){.cluster = world->map->cluster,
@@ -81,6 +84,7 @@ dkv_store_options dkv_sim_store_options(const dkv_sim_node *sn, uint64_t new_sto
                                .unsynced_max_bytes = world->options.unsynced_max_bytes,
                                .durability = world->options.durability,
                                .interval_ms = world->options.interval_ms,
+                               .cache_bytes = sn->index % 2 ? CACHE_BYTES : 0,
                                .scrub_bytes_per_s = world->options.scrub_bytes_per_s,
                                .scrub_interval_ms = world->options.scrub_interval_ms,
                                .boot_id = sn->boots + 1};

@@ -117,7 +117,9 @@ static dkv_store *store_new(const dkv_store_options *options) {
     dkv_scrub_init(&store->scrub, options->scrub_bytes_per_s, options->scrub_interval_ms);
     store->unsynced_max_bytes =
         options->unsynced_max_bytes ? options->unsynced_max_bytes : DEFAULT_UNSYNCED_BYTES;
-    return store;
+    if (dkv_cache_init(&store->cache, options->cache_bytes) == DKV_OK) return store;
+    free(store);
+    return NULL;
 }
 
 /* After a clean stop everything in the last segment is durable: appends go on in it while it has

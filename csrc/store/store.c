@@ -12,6 +12,7 @@ void dkv_store_del(dkv_store *store) {
     dkv_append_free(&store->append);
     dkv_meta_free(&store->meta);
     dkv_reads_free(&store->reads);
+    dkv_cache_free(&store->cache);
     dkv_merge_free(&store->merge);
     dkv_scrub_free(&store->scrub);
     dkv_segments_free(&store->segments);
@@ -185,6 +186,10 @@ int dkv_store_read(dkv_store *store, dkv_slice key, dkv_key_hash hash, uint64_t 
     int err = dkv_reads_new(&store->reads, segment, entry.place, key, hash, cookie, &read);
     if (err) return err;
     const uint8_t *bytes = dkv_append_peek(&store->append, segment, place.offset);
+    if (!bytes) {
+        uint64_t name = dkv_cache_name(segment->number, place.offset);
+        bytes = dkv_cache_get(&store->cache, name);
+    }
     if (bytes) {
         dkv_reads_copy(&store->reads, read, bytes, dkv_store_id(store));
     } else {
@@ -291,6 +296,17 @@ static void note_newest_segment(dkv_store *store) {
     dkv_meta_touch(&store->meta);
 }
 
+static void read_done(dkv_store *store, dkv_disk_job *job) {
+    if (dkv_reads_job_done(&store->reads, job, dkv_store_id(store))) {
+        read_met_damage(store, job);
+        return;
+    }
+    const dkv_read *read = (const dkv_read *)job;
+    if (read->err || !read->key_len) return; /* without a key: nobody will ask for it soon */
+    uint64_t name = dkv_cache_name(job->file.number, (uint32_t)job->offset);
+    dkv_cache_add(&store->cache, name, read->data, job->len_bytes);
+}
+
 void dkv_store_job_done(dkv_store *store, dkv_disk_job *job) {
     if (dkv_append_is_job(&store->append, job)) {
         dkv_append_job_done(&store->append, job);
@@ -303,8 +319,8 @@ void dkv_store_job_done(dkv_store *store, dkv_disk_job *job) {
         dkv_merge_job_done(store, job);
     } else if (job == &store->scrub.read_job) {
         dkv_scrub_job_done(store);
-    } else if (dkv_reads_job_done(&store->reads, job, dkv_store_id(store))) {
-        read_met_damage(store, job);
+    } else {
+        read_done(store, job);
     }
 }
 

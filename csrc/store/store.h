@@ -44,6 +44,7 @@ typedef struct dkv_store_options {
     dkv_durability durability;
     uint32_t interval_ms; /* with INTERVAL, from 1 to DKV_INTERVAL_MAX_MS; else unused */
     uint64_t boot_id;     /* of the running machine, another one after each boot; 0: not known */
+    size_t cache_bytes;   /* of records read lately that are kept in memory; 0: none */
     uint64_t scrub_bytes_per_s; /* that scrub reads at most, see scrub.h; 0 = 8 MiB */
     uint32_t scrub_interval_ms; /* from the end of one pass to the next; 0 = a day */
 } dkv_store_options;

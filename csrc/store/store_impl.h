@@ -3,6 +3,7 @@
 #define DKV_STORE_STORE_IMPL_H
 
 #include "store/append.h"
+#include "store/cache.h"
 #include "store/index.h"
 #include "store/merge.h"
 #include "store/meta.h"
@@ -17,6 +18,7 @@ struct dkv_store {
     dkv_append append;
     dkv_meta meta;
     dkv_reads reads;
+    dkv_cache cache;
     dkv_merge merge;
     dkv_scrub scrub;
     dkv_space space;

@@ -33,22 +33,20 @@ static void send_all(dkv_rpc_nagle *nagle) {
     }
 }
 
-/* A request that is alone leaves at once, and so does the second; behind many it waits until one of
- * them is answered, as many have gathered, or its time is over. */
+/* A request that is alone leaves at once; the next ones wait until something is answered, as many
+ * have gathered, or their time is over. */
 static void requests_wait_for_company(void) {
     dkv_rpc_nagle nagle = {0};
-    CHECK(!dkv_rpc_nagle_may_send(&nagle, 5));
-    for (int i = 0; i < 2; i++) {
-        queue(&nagle, DKV_RPC_WRITE, 1);
-        CHECK(dkv_rpc_nagle_may_send(&nagle, 5));
-        send_all(&nagle);
-    }
-    queue(&nagle, DKV_RPC_WRITE, 1);
     CHECK(!dkv_rpc_nagle_may_send(&nagle, 5));
     queue(&nagle, DKV_RPC_WRITE, 1);
     CHECK(dkv_rpc_nagle_may_send(&nagle, 5));
     send_all(&nagle);
-    queue(&nagle, DKV_RPC_WRITE, 3);
+    queue(&nagle, DKV_RPC_WRITE, DKV_RPC_NAGLE_CROWD - 1);
+    CHECK(!dkv_rpc_nagle_may_send(&nagle, 5));
+    queue(&nagle, DKV_RPC_WRITE, 1);
+    CHECK(dkv_rpc_nagle_may_send(&nagle, 5));
+    send_all(&nagle);
+    queue(&nagle, DKV_RPC_WRITE, 1);
     dkv_rpc_nagle_hold(&nagle, 7);
     dkv_rpc_nagle_hold(&nagle, 9);
     CHECK(!dkv_rpc_nagle_may_send(&nagle, 7 + DKV_RPC_NAGLE_NS - 1));

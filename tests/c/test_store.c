@@ -1,4 +1,5 @@
 /* The store on a simulated disk: what is confirmed survives everything that a disk may do. */
+#include "store/cache.h"
 #include "store/log.h"
 #include "store/meta.h"
 #include "store_world.h"
@@ -64,6 +65,7 @@ static void start(world *w) {
 static void survives_any_life(void) {
     for (uint64_t run = 0; run < check_runs; run++) {
         world *w = world_anew(check_seed * 1000003 + run);
+        w->options.cache_bytes = run % 2 ? 2 * DKV_CACHE_RECORD_MAX : 0;
         CHECK(world_open(w) == DKV_OK && w->report.created);
         for (int lives = 0; lives < 12; lives++) {
             if (dkv_rand_below(&w->rand, 6) == 0) dkv_sim_disk_fail_syncs(w->disk, 1);

@@ -175,6 +175,7 @@ BAD = [
     ("data: n1", "data: n1\nlimits: {scrub: 1 KiB}", 5, "scrub", "from 1 MiB to 1024 MiB"),
     ("data: n1", "data: n1\nlimits: {request_memory: 7 MiB}", 5, "request_memory", "from 8 MiB"),
     ("data: n1", "data: n1\nlimits: {receive_memory: ''}", 5, "receive_memory", "from 32 MiB"),
+    ("data: n1", "data: n1\nlimits: {cache_memory: 0 B}", 5, "cache_memory", "from 1 MiB"),
     ("data: n1", "data: n1\nlimits: {write_memory: 99 TiB}", 5, "write_memory", "from 8 MiB"),
 ]
 

@@ -40,7 +40,7 @@ PLANTS = {
     "KEEP_DIGEST": Plant({"CONVERGED"}, 200),
     "DROP_BEHIND_DAMAGE": Plant({"LOST_WRITE", "BELIEF"}, 250),
     "GIVE_UP_ALL": Plant(
-        {"BELIEF", "ABSENCE"}, 700, ("--fault", "declare_lost", "--fault", "pause")
+        {"BELIEF", "ABSENCE"}, 3000, ("--fault", "declare_lost", "--fault", "pause")
     ),
     "LEAVE_ROTTEN": Plant({"WHOLE"}, 100),
 }
