@@ -16,6 +16,9 @@ typedef struct reading {
     const char *node_wanted;        /* instead of what the file says; may be NULL */
     const yaml_node_t *replication; /* where they stand, for checks that need the whole file */
     const yaml_node_t *node;
+    const yaml_node_t *patience; /* ping_ms or silence_ms, the one that stands last */
+    bool knows_replication;      /* it was read without errors */
+    bool knows_nodes;
     dkv_member *member; /* the one being read */
 } reading;
 
@@ -25,15 +28,19 @@ static reading *reading_of(const dkv_fields_file *file) {
 
 /* ---- nodes ---- */
 
-/* Checks one text of the member alone, so that the line is the right one. */
+/* Checks one text of the member alone, so that the line is the right one. A wrong one is dropped,
+ * lest the next be blamed for it. */
 static int read_member_text(dkv_fields_file *file, const char *key, const yaml_node_t *value,
                             void *to) {
     char reason[160];
-    int err = dkv_fields_string(file, key, value, to);
+    char **text = to;
+    int err = dkv_fields_string(file, key, value, text);
     if (err || dkv_member_check(reading_of(file)->member, reason, sizeof reason) == DKV_OK)
         return err;
-    return dkv_fields_wrong(file, value, "%s: \"%.80s\" is not allowed: %s", key,
-                            dkv_fields_text(file, key, value), reason);
+    err = dkv_fields_wrong(file, value, "%s: \"%.80s\" is not allowed: %s", key, *text, reason);
+    free(*text);
+    *text = NULL;
+    return err;
 }
 
 static int read_weight(dkv_fields_file *file, const char *key, const yaml_node_t *value, void *to) {
@@ -94,11 +101,14 @@ static int read_nodes(dkv_fields_file *file, const char *key, const yaml_node_t 
         return dkv_fields_wrong(file, value, "%s: 1 to %u nodes are allowed, not %zu", key,
                                 DKV_MEMBERS_MAX, dkv_fields_n_pairs(value));
     }
-    for (size_t i = 0; i < dkv_fields_n_pairs(value); i++) {
-        int err = read_member(file, value, i);
-        if (err) return err;
+    int err = DKV_OK;
+    for (size_t i = 0; i < dkv_fields_n_pairs(value) && !dkv_fields_is_full(file); i++) {
+        int member_err = read_member(file, value, i);
+        if (member_err == DKV_ERR_NO_MEMORY) return member_err;
+        if (member_err) err = member_err;
     }
-    return DKV_OK;
+    reading_of(file)->knows_nodes = !err;
+    return err;
 }
 
 /* ---- what one node does by itself ---- */
@@ -184,17 +194,33 @@ static int read_time(dkv_fields_file *file, const char *key, const yaml_node_t *
     return dkv_fields_number(file, key, value, 1, TIMING_MAX_MS, to);
 }
 
+static int read_patience(dkv_fields_file *file, const char *key, const yaml_node_t *value,
+                         void *to) {
+    reading_of(file)->patience = value;
+    return read_time(file, key, value, to);
+}
+
 static const dkv_field timing_fields[] = {
     {"attempt_ms", false, read_time, offsetof(dkv_timing, attempt_ms)},
     {"connect_ms", false, read_time, offsetof(dkv_timing, connect_ms)},
-    {"ping_ms", false, read_time, offsetof(dkv_timing, ping_ms)},
-    {"silence_ms", false, read_time, offsetof(dkv_timing, silence_ms)},
+    {"ping_ms", false, read_patience, offsetof(dkv_timing, ping_ms)},
+    {"silence_ms", false, read_patience, offsetof(dkv_timing, silence_ms)},
     {"retry_ms", false, read_time, offsetof(dkv_timing, retry_ms)},
     {"idle_ms", false, read_time, offsetof(dkv_timing, idle_ms)},
 };
 
 static int read_timing(dkv_fields_file *file, const char *key, const yaml_node_t *value, void *to) {
-    return dkv_fields_mapping(file, value, key, timing_fields, COUNT(timing_fields), to);
+    int err = dkv_fields_mapping(file, value, key, timing_fields, COUNT(timing_fields), to);
+    if (err) return err;
+    const dkv_timing *given = to;
+    dkv_timing timing = dkv_timing_or_default(*given);
+    if (timing.ping_ms < timing.silence_ms) return DKV_OK;
+    return dkv_fields_wrong(
+        file, reading_of(file)->patience,
+        "%s: ping_ms (%u%s) must be less than silence_ms (%u%s): a peer is asked for a sign of "
+        "life before it is taken for dead",
+        key, timing.ping_ms, given->ping_ms ? "" : ", the default", timing.silence_ms,
+        given->silence_ms ? "" : ", the default");
 }
 
 static int read_listen(dkv_fields_file *file, const char *key, const yaml_node_t *value, void *to) {
@@ -239,6 +265,7 @@ static int read_replication(dkv_fields_file *file, const char *key, const yaml_n
     int err = dkv_fields_number(file, key, value, 1, DKV_REPLICATION_MAX, &replication);
     reading_of(file)->config->map->replication = (uint8_t)replication;
     reading_of(file)->replication = value;
+    reading_of(file)->knows_replication = !err;
     return err;
 }
 
@@ -281,40 +308,50 @@ static int place_node(dkv_fields_file *file, dkv_config *config) {
         config->node = strdup(r->node_wanted);
         if (!config->node) return dkv_fields_no_memory(file);
     }
-    if (!config->node) {
+    if (!config->node && !r->node) {
         return dkv_fields_wrong(file, NULL,
                                 "the key node is missing, which says which of the nodes this is "
                                 "(--node ID says it, too)");
     }
+    if (!config->node || !r->knows_nodes) return DKV_OK; /* what is wrong there was told */
     if (dkv_cluster_map_find(config->map, config->node) >= 0) return DKV_OK;
     return dkv_fields_wrong(file, r->node_wanted ? NULL : r->node,
                             "%s: \"%.80s\" is not one of the nodes of this file",
                             r->node_wanted ? "--node" : "node", config->node);
 }
 
-static int read_document(dkv_fields_file *file, const yaml_node_t *root) {
-    reading *r = reading_of(file);
-    int err =
-        dkv_fields_mapping(file, root, "configuration", file_fields, COUNT(file_fields), r->config);
-    if (err) return err;
+/* Once all nodes are known. */
+static int check_replication(dkv_fields_file *file, const dkv_config *config) {
+    const reading *r = reading_of(file);
     char reason[160];
-    if (dkv_cluster_map_check(r->config->map, reason, sizeof reason)) {
-        return dkv_fields_wrong(file, r->replication, "replication: %s", reason);
-    }
-    err = place_node(file, r->config);
-    return err ? err : place_data(file, r->config);
+    if (!r->knows_replication || !r->knows_nodes) return DKV_OK; /* what is wrong there was told */
+    if (dkv_cluster_map_check(config->map, reason, sizeof reason) == DKV_OK) return DKV_OK;
+    return dkv_fields_wrong(file, r->replication, "replication: %s", reason);
 }
 
-int dkv_config_load(const char *path, const char *node, dkv_config *out, char *why) {
+static int read_document(dkv_fields_file *file, const yaml_node_t *root) {
+    dkv_config *config = reading_of(file)->config;
+    int err =
+        dkv_fields_mapping(file, root, "configuration", file_fields, COUNT(file_fields), config);
+    if (root->type != YAML_MAPPING_NODE || err == DKV_ERR_NO_MEMORY) return err;
+    int replication_err = check_replication(file, config);
+    int node_err = place_node(file, config);
+    if (!err) err = replication_err;
+    if (!err) err = node_err;
+    return err ? err : place_data(file, config);
+}
+
+int dkv_config_load(const char *path, const char *node, dkv_config *out,
+                    dkv_fields_wrongs *wrongs) {
     dkv_config config = {0};
     reading r = {.config = &config, .node_wanted = node};
     int err = dkv_cluster_map_new("unnamed", 1, &config.map);
     if (err) {
-        snprintf(why, DKV_CONFIG_WHY_MAX, "out of memory");
+        *wrongs = (dkv_fields_wrongs){.n = 1, .why = {"out of memory"}};
         return err;
     }
     config.map->epoch = 1;
-    err = dkv_fields_load(path, why, &r, read_document);
+    err = dkv_fields_load(path, wrongs, &r, read_document);
     if (err) {
         dkv_config_free(&config);
     } else {

@@ -12,14 +12,13 @@
  *     n2: {address: "127.0.0.1:7002"}
  *   timing: {attempt_ms: 40}    # optional; the names of dkv_timing in csrc/model/effects.h
  *
- * Every key may stand once; others are errors. What is wrong is told with file, line and key. */
+ * Every key may stand once; others are errors. What is wrong, all of it at once, is told with file,
+ * line and key. */
 #ifndef DKV_NODE_CONFIG_H
 #define DKV_NODE_CONFIG_H
 
 #include "fields.h"
 #include "host/host.h"
-
-#define DKV_CONFIG_WHY_MAX DKV_FIELDS_WHY_MAX
 
 typedef struct dkv_config {
     dkv_cluster_map *map; /* epoch 1 */
@@ -33,9 +32,9 @@ typedef struct dkv_config {
 } dkv_config;
 
 /* Reads the file at `path`. `node`, if it is not NULL, stands for what the file says under that
- * key. *out is owned by the caller, who frees it with dkv_config_free. INVALID, with a sentence in
- * `why` (DKV_CONFIG_WHY_MAX bytes); NO_MEMORY. */
-int dkv_config_load(const char *path, const char *node, dkv_config *out, char *why);
+ * key. *out is owned by the caller, who frees it with dkv_config_free. On an error `wrongs` says
+ * all that is wrong: INVALID, NO_MEMORY. */
+int dkv_config_load(const char *path, const char *node, dkv_config *out, dkv_fields_wrongs *wrongs);
 
 /* Accepts NULL. */
 void dkv_config_free(dkv_config *config);

@@ -13,23 +13,30 @@
 
 /* ---- saying what is wrong ---- */
 
+/* `line` counts from 1; 0: of the whole file. */
+static void add_wrong(dkv_fields_file *file, size_t line, const char *what) {
+    dkv_fields_wrongs *wrongs = file->wrongs;
+    if (dkv_fields_is_full(file)) return;
+    char *why = wrongs->why[wrongs->n++];
+    if (line) {
+        snprintf(why, DKV_FIELDS_WHY_MAX, "%.300s:%zu: %s", file->path, line, what);
+    } else {
+        snprintf(why, DKV_FIELDS_WHY_MAX, "%.300s: %s", file->path, what);
+    }
+}
+
 int dkv_fields_wrong(dkv_fields_file *file, const yaml_node_t *at, const char *format, ...) {
     char what[DKV_FIELDS_WHY_MAX / 2];
     va_list args;
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
-    if (at) {
-        snprintf(file->why, DKV_FIELDS_WHY_MAX, "%.300s:%zu: %s", file->path,
-                 at->start_mark.line + 1, what);
-    } else {
-        snprintf(file->why, DKV_FIELDS_WHY_MAX, "%.300s: %s", file->path, what);
-    }
+    add_wrong(file, at ? at->start_mark.line + 1 : 0, what);
     return DKV_ERR_INVALID;
 }
 
 int dkv_fields_no_memory(dkv_fields_file *file) {
-    snprintf(file->why, DKV_FIELDS_WHY_MAX, "out of memory");
+    add_wrong(file, 0, "out of memory");
     return DKV_ERR_NO_MEMORY;
 }
 
@@ -150,15 +157,17 @@ int dkv_fields_mapping(dkv_fields_file *file, const yaml_node_t *mapping, const 
     if (mapping->type != YAML_MAPPING_NODE) {
         return dkv_fields_wrong(file, mapping, "%s: \"key: value\" pairs are expected", what);
     }
-    for (size_t i = 0; i < dkv_fields_n_pairs(mapping); i++) {
-        int err = read_field(file, mapping, what, i, fields, n_fields, present, to);
-        if (err) return err;
+    int err = DKV_OK;
+    for (size_t i = 0; i < dkv_fields_n_pairs(mapping) && !dkv_fields_is_full(file); i++) {
+        int field_err = read_field(file, mapping, what, i, fields, n_fields, present, to);
+        if (field_err == DKV_ERR_NO_MEMORY) return field_err;
+        if (field_err) err = field_err;
     }
     for (size_t k = 0; k < n_fields; k++) {
         if (!fields[k].required || present[k]) continue;
-        return dkv_fields_wrong(file, mapping, "%s: the key %s is missing", what, fields[k].key);
+        err = dkv_fields_wrong(file, mapping, "%s: the key %s is missing", what, fields[k].key);
     }
-    return DKV_OK;
+    return err;
 }
 
 /* ---- the file ---- */
@@ -170,8 +179,10 @@ static int parse(dkv_fields_file *file, const uint8_t *text, size_t len,
     yaml_parser_set_input_string(&parser, text, len);
     int err;
     if (!yaml_parser_load(&parser, &file->document)) {
-        snprintf(file->why, DKV_FIELDS_WHY_MAX, "%.300s:%zu: not valid YAML: %s", file->path,
-                 parser.problem_mark.line + 1, parser.problem ? parser.problem : "out of memory");
+        char what[DKV_FIELDS_WHY_MAX / 2];
+        snprintf(what, sizeof what, "not valid YAML: %s",
+                 parser.problem ? parser.problem : "out of memory");
+        add_wrong(file, parser.problem_mark.line + 1, what);
         err = DKV_ERR_INVALID;
     } else {
         const yaml_node_t *root = yaml_document_get_root_node(&file->document);
@@ -208,11 +219,12 @@ done:
     return err;
 }
 
-int dkv_fields_load(const char *path, char *why, void *user,
+int dkv_fields_load(const char *path, dkv_fields_wrongs *wrongs, void *user,
                     int (*read)(dkv_fields_file *file, const yaml_node_t *root)) {
-    dkv_fields_file file = {.path = path, .why = why, .user = user};
+    dkv_fields_file file = {.path = path, .wrongs = wrongs, .user = user};
     uint8_t *text = NULL;
     size_t len = 0;
+    wrongs->n = 0;
     int err = read_file(&file, &text, &len);
     if (!err) err = parse(&file, text, len, read);
     free(text);

@@ -1,7 +1,8 @@
-/* Reading YAML mappings into structs, with a sentence for everything that is wrong.
+/* Reading YAML mappings into structs, with a sentence for each thing that is wrong.
  *
  * A mapping is described by a table of fields: each key, whether it must be there, and the function
- * that reads its value. Every key may stand once; others are errors that name the allowed ones. */
+ * that reads its value. Every key may stand once; others are errors that name the allowed ones.
+ * After an error the rest is read all the same, so that one run tells all that is wrong. */
 #ifndef DKV_NODE_FIELDS_H
 #define DKV_NODE_FIELDS_H
 
@@ -11,14 +12,21 @@
 #include <yaml.h>
 
 #define DKV_FIELDS_MAX 16u           /* keys of one mapping */
-#define DKV_FIELDS_WHY_MAX 768u      /* bytes of the sentence that says what is wrong */
+#define DKV_FIELDS_WHY_MAX 768u      /* bytes of a sentence that says what is wrong */
+#define DKV_FIELDS_WRONGS_MAX 20u    /* such sentences; nothing is looked for beyond them */
 #define DKV_FIELDS_FILE_MAX 1048576u /* bytes in a file */
+
+/* What is wrong with a file: sentences, each with the file and, if it has one, the line. */
+typedef struct dkv_fields_wrongs {
+    size_t n;
+    char why[DKV_FIELDS_WRONGS_MAX][DKV_FIELDS_WHY_MAX];
+} dkv_fields_wrongs;
 
 /* A file being read. */
 typedef struct dkv_fields_file {
     const char *path;
     yaml_document_t document;
-    char *why;  /* DKV_FIELDS_WHY_MAX bytes */
+    dkv_fields_wrongs *wrongs;
     void *user; /* of the functions that read values */
 } dkv_fields_file;
 
@@ -29,19 +37,23 @@ typedef struct dkv_field {
     size_t offset; /* of what it sets, in the struct that the mapping describes */
 } dkv_field;
 
-/* Reads and parses the file at `path`, and calls `read` with the root of what it says. INVALID with
- * a sentence in `why` (DKV_FIELDS_WHY_MAX bytes), or what `read` returns; NO_MEMORY. */
-int dkv_fields_load(const char *path, char *why, void *user,
+/* Reads and parses the file at `path`, and calls `read` with the root of what it says. On an error
+ * `wrongs` has at least one sentence: INVALID, or what `read` returns; NO_MEMORY. */
+int dkv_fields_load(const char *path, dkv_fields_wrongs *wrongs, void *user,
                     int (*read)(dkv_fields_file *file, const yaml_node_t *root));
 
-/* Reads a mapping whose keys are those of `fields` into the struct `to`. `what` names the mapping
- * in messages. */
+/* Reads a mapping whose keys are those of `fields` into the struct `to`, all of it even if some is
+ * wrong. `what` names the mapping in messages. */
 int dkv_fields_mapping(dkv_fields_file *file, const yaml_node_t *mapping, const char *what,
                        const dkv_field *fields, size_t n_fields, void *to);
 
 /* ---- for the functions that read values ---- */
 
-/* Says what is wrong in the line where `at` stands (NULL: in the file). Returns INVALID. */
+static inline bool dkv_fields_is_full(const dkv_fields_file *file) {
+    return file->wrongs->n == DKV_FIELDS_WRONGS_MAX;
+}
+
+/* Tells what is wrong in the line where `at` stands (NULL: in the file). Returns INVALID. */
 __attribute__((format(printf, 3, 4))) int dkv_fields_wrong(dkv_fields_file *file,
                                                            const yaml_node_t *at,
                                                            const char *format, ...);

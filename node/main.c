@@ -6,10 +6,17 @@
 #include "serve.h"
 #include "supervise.h"
 
-static void print_summary(const dkv_config *config, const dkv_options *options) {
+static void print_wrongs(const dkv_fields_wrongs *wrongs) {
+    for (size_t i = 0; i < wrongs->n; i++) fprintf(stderr, "dkv-node: %s\n", wrongs->why[i]);
+    if (wrongs->n < DKV_FIELDS_WRONGS_MAX) return;
+    fprintf(stderr, "dkv-node: more may be wrong: these are the first %u\n", DKV_FIELDS_WRONGS_MAX);
+}
+
+static void print_summary(const dkv_config *config, const dkv_options *options, bool missing) {
     const dkv_cluster_map *map = config->map;
-    printf("%s: node %s of cluster %s, N = %u, %u nodes, data in %s\n", options->config,
-           config->node, map->cluster, map->replication, map->n_members, config->data);
+    printf("%s: node %s of cluster %s, N = %u, %u nodes, data in %s%s\n", options->config,
+           config->node, map->cluster, map->replication, map->n_members, config->data,
+           missing ? " (made by the first start)" : "");
     const char *listen = config->listen;
     if (!listen) listen = map->members[dkv_cluster_map_find(map, config->node)].address;
     if (options->insecure || dkv_address_is_loopback(listen)) return;
@@ -17,6 +24,16 @@ static void print_summary(const dkv_config *config, const dkv_options *options) 
         "note: %s is not a loopback address, so the node needs --insecure to start: whoever can "
         "connect can read and write all\n",
         listen);
+}
+
+/* The summary tells that the configuration is right even if the data directory is not. */
+static int check(const dkv_config *config, const dkv_options *options) {
+    bool missing = false;
+    dkv_serve_options look = {.config = config, .id = config->node, .data = config->data};
+    int status = options->members ? dkv_supervise_look(config, options, &missing)
+                                  : dkv_serve_look(&look, &missing);
+    print_summary(config, options, missing);
+    return status;
 }
 
 static int run(const dkv_config *config, const dkv_options *options) {
@@ -38,17 +55,17 @@ int main(int argc, char **argv) {
     int status;
     if (!dkv_options_read(argc, argv, &options, &status)) return status;
     dkv_config config;
-    char why[DKV_CONFIG_WHY_MAX];
-    int err = dkv_config_load(options.config, options.node, &config, why);
+    dkv_fields_wrongs wrongs;
+    int err = dkv_config_load(options.config, options.node, &config, &wrongs);
     if (err) {
-        fprintf(stderr, "dkv-node: %s\n", why);
+        print_wrongs(&wrongs);
         return dkv_serve_status_of(err);
     }
     status = DKV_EXIT_OK;
     if (options.members && !dkv_supervise_check(&config, &options)) {
         status = DKV_EXIT_USAGE;
     } else if (options.check) {
-        print_summary(&config, &options);
+        status = check(&config, &options);
     } else {
         status = run(&config, &options);
     }

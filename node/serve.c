@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -82,9 +83,9 @@ int dkv_serve_status_of(int err) {
     }
 }
 
-static int start_host(const dkv_serve_options *options, dkv_host **out) {
+static dkv_host_options host_options_of(const dkv_serve_options *options) {
     const dkv_config *config = options->config;
-    dkv_host_options host_options = {
+    return (dkv_host_options){
         .map = config->map,
         .id = options->id,
         .listen = config->listen,
@@ -97,6 +98,18 @@ static int start_host(const dkv_serve_options *options, dkv_host **out) {
         .log = dkv_log_notice,
         .log_user = options->log,
     };
+}
+
+int dkv_serve_look(const dkv_serve_options *options, bool *missing) {
+    dkv_host_options host_options = host_options_of(options);
+    char why[DKV_DETAIL_MAX];
+    int err = dkv_host_look(&host_options, missing, why);
+    if (err) fprintf(stderr, "dkv-node: %s\n", why);
+    return dkv_serve_status_of(err);
+}
+
+static int start_host(const dkv_serve_options *options, dkv_host **out) {
+    dkv_host_options host_options = host_options_of(options);
     char why[DKV_DETAIL_MAX];
     int err = dkv_host_new(&host_options, out, why);
     if (err) dkv_log_say(options->log, DKV_LOG_ERROR, "start_failed", why);

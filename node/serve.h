@@ -28,6 +28,10 @@ sigset_t dkv_serve_block_signals(void);
 /* Seconds of a clock that does not jump. */
 int64_t dkv_serve_now_s(void);
 
+/* Looks at the data directory and prints what is wrong with it. Returns what a start would exit
+ * with for that; makes and changes nothing. *missing: it is not there, and can be made. */
+int dkv_serve_look(const dkv_serve_options *options, bool *missing);
+
 /* Runs the node. Returns what the program shall exit with. */
 int dkv_serve(const dkv_serve_options *options);
 

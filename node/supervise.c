@@ -228,24 +228,31 @@ static void await_signal(supervisor *self) {
     }
 }
 
-/* The members make their own directories in `data`; it must not hold a store itself. */
+/* The members make their own directories in `data`; it must not hold a store itself. Completes
+ * `why` if it does. */
+static int check_no_store(const char *data, char why[DKV_DETAIL_MAX]) {
+    char meta[DKV_DETAIL_MAX];
+    snprintf(meta, sizeof meta, "%s/meta", data);
+    if (access(meta, F_OK) != 0) return DKV_EXIT_OK;
+    snprintf(why, DKV_DETAIL_MAX,
+             "%s: holds the store of a node that ran without --members: move it into a directory "
+             "named by the node's id, below another `data`",
+             data);
+    return DKV_EXIT_STORE;
+}
+
 static int prepare_data(const supervisor *self, bool *made) {
     const char *data = self->config->data;
-    char text[DKV_DETAIL_MAX], meta[DKV_DETAIL_MAX];
+    char text[DKV_DETAIL_MAX];
     *made = mkdir(data, 0700) == 0;
     if (!*made && errno != EEXIST) {
         snprintf(text, sizeof text, "%s: cannot be made: %s", data, strerror(errno));
         dkv_log_say(&self->log, DKV_LOG_ERROR, "start_failed", text);
         return DKV_EXIT_USAGE;
     }
-    snprintf(meta, sizeof meta, "%s/meta", data);
-    if (access(meta, F_OK) != 0) return DKV_EXIT_OK;
-    snprintf(text, sizeof text,
-             "%s: holds the store of a node that ran without --members: move it into a directory "
-             "named by the node's id, below another `data`",
-             data);
-    dkv_log_say(&self->log, DKV_LOG_ERROR, "start_failed", text);
-    return DKV_EXIT_STORE;
+    int status = check_no_store(data, text);
+    if (status) dkv_log_say(&self->log, DKV_LOG_ERROR, "start_failed", text);
+    return status;
 }
 
 static int supervise(supervisor *self) {
@@ -264,6 +271,11 @@ static int supervise(supervisor *self) {
     return worst;
 }
 
+static void free_members(supervisor *self) {
+    for (size_t i = 0; i < self->n; i++) free(self->members[i].data);
+    free(self->members);
+}
+
 int dkv_supervise(const dkv_config *config, const dkv_options *options, sigset_t signals) {
     supervisor self = {
         .config = config,
@@ -274,7 +286,36 @@ int dkv_supervise(const dkv_config *config, const dkv_options *options, sigset_t
     sigaddset(&self.signals, SIGCHLD);
     sigprocmask(SIG_BLOCK, &self.signals, NULL);
     int status = add_members(&self) ? DKV_EXIT_FAILURE : supervise(&self);
-    for (size_t i = 0; i < self.n; i++) free(self.members[i].data);
-    free(self.members);
+    free_members(&self);
     return status;
+}
+
+/* ---- looking only ---- */
+
+static int look(const supervisor *self, const char *id, const char *data, bool *missing) {
+    return dkv_serve_look(&(dkv_serve_options){.config = self->config, .id = id, .data = data},
+                          missing);
+}
+
+static int look_at_members(supervisor *self) {
+    int worst = add_members(self) ? DKV_EXIT_FAILURE : DKV_EXIT_OK;
+    for (size_t i = 0; i < self->n; i++) {
+        bool missing;
+        int status = look(self, self->members[i].id, self->members[i].data, &missing);
+        if (status > worst) worst = status;
+    }
+    free_members(self);
+    return worst;
+}
+
+int dkv_supervise_look(const dkv_config *config, const dkv_options *options, bool *missing) {
+    supervisor self = {.config = config, .options = options};
+    char why[DKV_DETAIL_MAX];
+    int status = check_no_store(config->data, why);
+    if (status) {
+        fprintf(stderr, "dkv-node: %s\n", why);
+        return status;
+    }
+    status = look(&self, config->node, config->data, missing);
+    return status || *missing ? status : look_at_members(&self);
 }

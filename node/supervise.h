@@ -24,6 +24,9 @@
  * wrong if not. */
 bool dkv_supervise_check(const dkv_config *config, const dkv_options *options);
 
+/* As dkv_serve_look, for `data` and the directory of each member in it. */
+int dkv_supervise_look(const dkv_config *config, const dkv_options *options, bool *missing);
+
 /* Runs the members until they are stopped. Returns the greatest of their exit statuses.
  * `signals` are what dkv_serve_block_signals has blocked. */
 int dkv_supervise(const dkv_config *config, const dkv_options *options, sigset_t signals);

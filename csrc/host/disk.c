@@ -286,23 +286,49 @@ static void explain(char *why, const char *path, int err) {
     }
 }
 
+static dkv_disk *disk_new(const dkv_disk_files *files) {
+    dkv_disk *disk = calloc(1, sizeof *disk);
+    if (!disk) return NULL;
+    disk->files = *files;
+    pthread_mutex_init(&disk->lock, NULL);
+    pthread_cond_init(&disk->idle, NULL);
+    return disk;
+}
+
+int dkv_disk_look(const char *path, bool in_memory, dkv_disk **out, char *why) {
+    dkv_disk_files files;
+    dkv_disk *disk = NULL;
+    int err = dkv_disk_files_look(&files, path, in_memory);
+    bool can_be_made = err == DKV_ERR_NOT_FOUND && errno == 0;
+    if (!err) disk = disk_new(&files);
+    if (!err && !disk) {
+        dkv_disk_files_close(&files);
+        err = DKV_ERR_NO_MEMORY;
+    }
+    if (err && !can_be_made) {
+        explain(why, path, err);
+        return err;
+    }
+    *out = disk;
+    return DKV_OK;
+}
+
 int dkv_disk_open(const char *path, bool in_memory, dkv_disk_wake wake, void *user, dkv_disk **out,
                   char *why) {
-    dkv_disk *disk = calloc(1, sizeof *disk);
+    dkv_disk_files files;
+    int err = dkv_disk_files_open(&files, path, in_memory);
+    if (err) {
+        explain(why, path, err);
+        return err;
+    }
+    dkv_disk *disk = disk_new(&files);
     if (!disk) {
+        dkv_disk_files_close(&files);
         explain(why, path, DKV_ERR_NO_MEMORY);
         return DKV_ERR_NO_MEMORY;
     }
-    int err = dkv_disk_files_open(&disk->files, path, in_memory);
-    if (err) {
-        explain(why, path, err);
-        free(disk);
-        return err;
-    }
     disk->wake = wake;
     disk->user = user;
-    pthread_mutex_init(&disk->lock, NULL);
-    pthread_cond_init(&disk->idle, NULL);
     err = start(disk, &disk->syncs);
     if (!err) err = start(disk, &disk->reads);
     if (err) {

@@ -32,6 +32,11 @@ typedef void (*dkv_disk_wake)(void *user);
 int dkv_disk_open(const char *path, bool in_memory, dkv_disk_wake wake, void *user, dkv_disk **out,
                   char *why);
 
+/* Opens the directory to see what dkv_disk_open would find; nothing is made or changed. *out is
+ * NULL if the directory is not there but can be made. It has no threads: only jobs that read may be
+ * run, by dkv_disk_run_now. The errors are those of dkv_disk_open. */
+int dkv_disk_look(const char *path, bool in_memory, dkv_disk **out, char *why);
+
 /* Waits for jobs that are being performed, drops those that wait, and closes everything. To be
  * called while the memory of the jobs is still there. Accepts NULL. */
 void dkv_disk_del(dkv_disk *disk);

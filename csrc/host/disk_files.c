@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@ int dkv_disk_err_of(int error) {
     case ENOSPC:
     case EDQUOT: return DKV_ERR_NO_SPACE;
     case ENOENT: return DKV_ERR_NOT_FOUND;
+    case ENOTDIR:
     case EEXIST: return DKV_ERR_INVALID;
     case ENOMEM: return DKV_ERR_NO_MEMORY;
     case EACCES:
@@ -101,6 +103,11 @@ static int list_dir(const dkv_disk_files *files, dkv_disk_job *job) {
     return err;
 }
 
+static int take_lock(const dkv_disk_files *files) {
+    if (!flock(files->lock, LOCK_EX | LOCK_NB)) return DKV_OK;
+    return errno == EWOULDBLOCK ? DKV_ERR_LOCKED : dkv_disk_err_of(errno);
+}
+
 /* Opens the directory, made if it is not there, and locks it. */
 static int open_dir(dkv_disk_files *files, const char *path) {
     if (mkdir(path, 0700) && errno != EEXIST) return dkv_disk_err_of(errno);
@@ -108,14 +115,40 @@ static int open_dir(dkv_disk_files *files, const char *path) {
     if (files->dir < 0) return dkv_disk_err_of(errno);
     files->lock = openat(files->dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (files->lock < 0) return dkv_disk_err_of(errno);
-    if (flock(files->lock, LOCK_EX | LOCK_NB)) {
-        return errno == EWOULDBLOCK ? DKV_ERR_LOCKED : dkv_disk_err_of(errno);
-    }
+    int err = take_lock(files);
+    if (err) return err;
     /* The directory itself must survive a power loss as well. */
     int parent = openat(files->dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent >= 0) fsync(parent);
     if (parent >= 0) close(parent);
     return DKV_OK;
+}
+
+/* Whether files can be made in the directory at `path` relative to `dir`. */
+static int check_writable(int dir, const char *path) {
+    return faccessat(dir, path, W_OK | X_OK, AT_EACCESS) ? dkv_disk_err_of(errno) : DKV_OK;
+}
+
+/* NOT_FOUND with errno 0 if the directory at `path`, which is not there, can be made. */
+static int look_at_parent(const char *path) {
+    char *copy = strdup(path);
+    if (!copy) return DKV_ERR_NO_MEMORY;
+    int err = check_writable(AT_FDCWD, dirname(copy));
+    int error = errno;
+    free(copy);
+    errno = err ? error : 0;
+    return err ? err : DKV_ERR_NOT_FOUND;
+}
+
+/* As open_dir. */
+static int look_at_dir(dkv_disk_files *files, const char *path) {
+    files->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (files->dir < 0) return errno == ENOENT ? look_at_parent(path) : dkv_disk_err_of(errno);
+    int err = check_writable(files->dir, ".");
+    if (err) return err;
+    files->lock = openat(files->dir, "lock", O_RDWR | O_CLOEXEC);
+    if (files->lock >= 0) return take_lock(files);
+    return errno == ENOENT ? DKV_OK : dkv_disk_err_of(errno);
 }
 
 /* PRECONDITION if the directory holds the files of a store. */
@@ -127,14 +160,23 @@ static int check_no_store(const dkv_disk_files *files) {
     return holds_any ? DKV_ERR_PRECONDITION : err;
 }
 
-int dkv_disk_files_open(dkv_disk_files *files, const char *path, bool in_memory) {
+static int open_files(dkv_disk_files *files, const char *path, bool in_memory,
+                      int (*open_it)(dkv_disk_files *files, const char *path)) {
     *files = (dkv_disk_files){.dir = -1, .lock = -1, .in_memory = in_memory};
-    int err = open_dir(files, path);
+    int err = open_it(files, path);
     if (!err && in_memory) err = check_no_store(files);
     int error = errno;
     if (err) dkv_disk_files_close(files);
     errno = error;
     return err;
+}
+
+int dkv_disk_files_open(dkv_disk_files *files, const char *path, bool in_memory) {
+    return open_files(files, path, in_memory, open_dir);
+}
+
+int dkv_disk_files_look(dkv_disk_files *files, const char *path, bool in_memory) {
+    return open_files(files, path, in_memory, look_at_dir);
 }
 
 /* Lists the files that are open: in memory all are. */

@@ -31,6 +31,10 @@ typedef struct dkv_disk_files {
 /* 0, or a dkv_err with errno telling more. PRECONDITION: `in_memory`, but the directory holds files
  * of a store. */
 int dkv_disk_files_open(dkv_disk_files *files, const char *path, bool in_memory);
+
+/* The same, and nothing is made or changed. NOT_FOUND with errno 0: it is not there, and can be
+ * made. A start in the instant of the look would find the directory in use. */
+int dkv_disk_files_look(dkv_disk_files *files, const char *path, bool in_memory);
 void dkv_disk_files_close(dkv_disk_files *files);
 
 /* The open file, opened if need be; NULL with errno. `create`: it must not exist yet. */

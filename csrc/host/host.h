@@ -46,6 +46,11 @@ typedef struct dkv_host_options {
  * `insecure` is not set), NOT_FOUND (no parent directory for the data), INVALID, NO_MEMORY. */
 int dkv_host_new(const dkv_host_options *options, dkv_host **out, char *why);
 
+/* Looks at what dkv_host_new would find in the data directory; makes and changes nothing. *missing:
+ * it is not there, and can be made. The errors and `why` are those of dkv_host_new, as far as they
+ * show without reading the log. */
+int dkv_host_look(const dkv_host_options *options, bool *missing, char *why);
+
 /* True if the host part of "host:port" names this machine's loopback interface only. */
 bool dkv_address_is_loopback(const char *address);
 

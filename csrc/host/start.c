@@ -10,6 +10,7 @@
 #include "host/host.h"
 #include "host/internal.h"
 #include "replica/replica.h"
+#include "store/meta.h"
 
 /* The usual limits. */
 #define REQUEST_BYTES_MAX 67108864u
@@ -89,7 +90,7 @@ static int check_options(const dkv_host_options *options, const char **listen, c
 }
 
 /* Completes "<directory>: ...". */
-static int refuse_store(const dkv_host *host, const dkv_host_options *options, int err, char *why) {
+static int refuse_store(const dkv_disk *disk, const dkv_host_options *options, int err, char *why) {
     char what[3 * DKV_NAME_MAX];
     switch (err) {
     case DKV_ERR_PRECONDITION:
@@ -111,7 +112,7 @@ static int refuse_store(const dkv_host *host, const dkv_host_options *options, i
     case DKV_ERR_IO:
     case DKV_ERR_PERMISSION:
         snprintf(what, sizeof what, "a file in it cannot be used: %s",
-                 strerror(dkv_disk_last_errno(host->disk)));
+                 strerror(dkv_disk_last_errno(disk)));
         return refuse(why, err, what, options->data_dir);
     default: return refuse(why, err, dkv_err_sentence(err), options->data_dir);
     }
@@ -136,7 +137,7 @@ static int open_store(dkv_host *host, const dkv_host_options *options, dkv_store
         .scrub_bytes_per_s = options->limits.scrub_bytes_per_s,
     };
     int err = dkv_store_open(&store_options, dkv_disk_run_now, host->disk, out, report);
-    return err ? refuse_store(host, options, err, why) : DKV_OK;
+    return err ? refuse_store(host->disk, options, err, why) : DKV_OK;
 }
 
 static int make_node(dkv_host *host, const dkv_host_options *options, dkv_store_report *report,
@@ -154,7 +155,54 @@ static int make_node(dkv_host *host, const dkv_host_options *options, dkv_store_
     err = dkv_node_new(&node_options, &host->node);
     if (!err) return DKV_OK;
     dkv_store_del(store);
-    return refuse_store(host, options, err, why);
+    return refuse_store(host->disk, options, err, why);
+}
+
+/* ---- looking only ---- */
+
+/* Whether a node can use these facts under the map of `options`. */
+static int look_at_facts(const dkv_host_options *options, uint64_t store_id, dkv_slice facts) {
+    uint16_t self = (uint16_t)dkv_cluster_map_find(options->map, options->id);
+    dkv_ring *ring;
+    dkv_shares shares;
+    dkv_trust trust;
+    int err = dkv_ring_new(options->map, &ring);
+    if (err) return err;
+    err = dkv_shares_init(&shares, ring, self);
+    if (err) goto free_ring;
+    err = dkv_trust_init(&trust, dkv_ring_map(ring), &shares, self, store_id, facts);
+    if (!err) dkv_trust_free(&trust);
+    dkv_shares_free(&shares);
+free_ring:
+    dkv_ring_del(ring);
+    return err;
+}
+
+/* Where META is lost or was never written a start goes by the log; so there is nothing to say. */
+static int look_at_store(dkv_disk *disk, const dkv_host_options *options) {
+    dkv_meta meta = {0};
+    int err = dkv_meta_load(&meta, dkv_disk_run_now, disk);
+    if (!err && (strcmp(meta.identity.cluster, options->map->cluster) != 0 ||
+                 strcmp(meta.identity.node_id, options->id) != 0)) {
+        err = DKV_ERR_PRECONDITION;
+    }
+    if (!err) {
+        err = look_at_facts(options, meta.identity.store_id, dkv_buf_slice(&meta.facts));
+    }
+    dkv_meta_free(&meta);
+    return err == DKV_ERR_NOT_FOUND ? DKV_OK : err;
+}
+
+int dkv_host_look(const dkv_host_options *options, bool *missing, char *why) {
+    bool in_memory = options->durability == DKV_DURABILITY_MEMORY;
+    dkv_disk *disk;
+    int err = dkv_disk_look(options->data_dir, in_memory, &disk, why);
+    if (err) return err;
+    if (disk && !in_memory) err = look_at_store(disk, options);
+    if (err) refuse_store(disk, options, err, why);
+    if (!err) *missing = !disk;
+    dkv_disk_del(disk);
+    return err;
 }
 
 /* ---- what the operator is told ---- */

@@ -1,5 +1,5 @@
-/* The configuration file of dkv-node: any bytes give a configuration that can be used, or one line
- * that says what is wrong. */
+/* The configuration file of dkv-node: any bytes give a configuration that can be used, or a line
+ * for each thing that is wrong. */
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -24,22 +24,25 @@ static void check_config(const dkv_config *config) {
     }
 }
 
-static void check_why(const char *path, const char *why) {
-    size_t len = strnlen(why, DKV_CONFIG_WHY_MAX);
-    FUZZ_CHECK(len < DKV_CONFIG_WHY_MAX);
-    FUZZ_CHECK(strncmp(why, path, strlen(path)) == 0 && len > strlen(path));
+static void check_wrongs(const char *path, const dkv_fields_wrongs *wrongs) {
+    FUZZ_CHECK(wrongs->n >= 1 && wrongs->n <= DKV_FIELDS_WRONGS_MAX);
+    for (size_t i = 0; i < wrongs->n; i++) {
+        size_t len = strnlen(wrongs->why[i], DKV_FIELDS_WHY_MAX);
+        FUZZ_CHECK(len < DKV_FIELDS_WHY_MAX);
+        FUZZ_CHECK(strncmp(wrongs->why[i], path, strlen(path)) == 0 && len > strlen(path));
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     char path[32];
-    char why[DKV_CONFIG_WHY_MAX] = "";
+    dkv_fields_wrongs wrongs;
     dkv_config config;
     int file = file_with(data, size);
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
-    int err = dkv_config_load(path, NULL, &config, why);
+    int err = dkv_config_load(path, NULL, &config, &wrongs);
     FUZZ_CHECK(err == DKV_OK || err == DKV_ERR_INVALID);
     if (err) {
-        check_why(path, why);
+        check_wrongs(path, &wrongs);
     } else {
         check_config(&config);
         dkv_config_free(&config);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -168,3 +169,29 @@ def test_the_store_of_a_single_node_is_not_overlooked(launch, config, tmp_path):
     running = launch("--config", config, "--members", "3")
     assert running.process.wait(60) == 3
     assert "ran without --members" in running.log
+    command = [node_program.path(), "--config", config, "--members", "3", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3 and "ran without --members" in done.stderr
+
+
+def test_check_looks_at_the_directories_of_all_members(launch, config, tmp_path):
+    command = [node_program.path(), "--config", config, "--members", "3", "--check"]
+
+    def check():
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    done = check()
+    assert done.returncode == 0 and "made by the first start" in done.stdout
+    assert not (tmp_path / "data").exists()
+    running = start_all(launch, config)
+    done = check()
+    assert done.returncode == 3
+    assert re.findall("data/(n.): .*is this node running already", done.stderr) == list(NODES)
+    assert running.stop(signal.SIGTERM) == 0
+    done = check()
+    assert (done.returncode, done.stderr) == (0, "") and "first start" not in done.stdout
+    (tmp_path / "data" / "n1").rename(tmp_path / "data" / "n4")
+    (tmp_path / "data" / "n2").rename(tmp_path / "data" / "n1")
+    done = check()
+    assert done.returncode == 3 and "data/n1: holds the store of another" in done.stderr
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"n1", "n3", "n4"}

@@ -116,6 +116,7 @@ def test_check_reads_the_configuration_and_starts_nothing(config, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("node n1 of cluster demo", "N = 2", "2 nodes", str(tmp_path / "n1")):
         assert words in done.stdout
+    assert "made by the first start" in done.stdout
     assert not (tmp_path / "n1").exists()
 
 
@@ -180,6 +181,9 @@ BAD = [
 ]
 
 
+MISSPELT = {"date: n1", "data: n1\ndurability: {every: 5}"}
+
+
 @pytest.mark.parametrize(("old", "new", "line", "key", "words"), BAD)
 def test_what_is_wrong_is_told_by_file_line_and_key(config, old, new, line, key, words):
     text = config.read_text()
@@ -188,8 +192,83 @@ def test_what_is_wrong_is_told_by_file_line_and_key(config, old, new, line, key,
     done = run("--config", config, "--check")
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith(f"dkv-node: {config}:{line}: "), done.stderr
-    assert key in done.stderr and words in done.stderr
-    assert done.stderr.count("\n") == 1
+    first, *rest = done.stderr.splitlines()
+    assert key in first and words in first
+    # A key that is misspelt is missing, too. No error is the consequence of another one otherwise.
+    assert all("is missing" in each for each in rest) and len(rest) == (new in MISSPELT)
+
+
+def test_all_that_is_wrong_is_told_at_once(config):
+    text = GOOD % {"port": 7001}
+    for old, new in [
+        ("cluster: demo", "cluster: de mo"),
+        ("replication: 2", "replication: nine"),
+        ("data: n1", "limits: {requests: 1, scrub: fast, dust: 1}"),
+        ("host: m1, zone: z1, weight: 2", "host: m/1, zone: 'z 1', weight: 0"),
+        ('{address: "127.0.0.1:1"}', "{weight: 1}"),
+        ("attempt_ms: 30, idle_ms: 1000", "attempt_ms: soon, silence_ms: 0"),
+    ]:
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+    done = run("--config", config, "--check")
+    assert done.returncode == 2 and not done.stdout
+    expected = [
+        (1, 'cluster: "de mo"'),
+        (2, 'replication: "nine"'),
+        (4, 'requests: "1"'),
+        (4, 'scrub: "fast"'),
+        (4, "limits: unknown key dust"),
+        (6, 'host: "m/1"'),
+        (6, 'zone: "z 1"'),
+        (6, 'weight: "0"'),
+        (7, "node n2: the key address is missing"),
+        (8, 'attempt_ms: "soon"'),
+        (8, 'silence_ms: "0"'),
+        (1, "configuration: the key data is missing"),
+    ]
+    said = done.stderr.splitlines()
+    assert len(said) == len(expected), done.stderr
+    for line, (number, words) in zip(said, expected, strict=True):
+        assert line.startswith(f"dkv-node: {config}:{number}: {words}"), line
+    assert run("--config", config).stderr == done.stderr  # a start says the same
+
+
+def test_a_wrong_address_is_not_blamed_on_the_fields_after_it(config):
+    config.write_text(
+        config.read_text().replace('"127.0.0.1:1"}', '"nowhere", zone: z2, host: m2}')
+    )
+    done = run("--config", config, "--check")
+    assert done.stderr.count("\n") == 1 and 'address: "nowhere"' in done.stderr
+
+
+def test_no_more_than_twenty_errors_are_told(config):
+    more = "".join(f"  m{i}: {{address: here}}\n" for i in range(30))
+    config.write_text((GOOD % {"port": 7001}).replace("timing", more + "timing"))
+    done = run("--config", config, "--check")
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2 and len(lines) == 21
+    assert all('address: "here"' in line for line in lines[:20]) and "more may be" in lines[20]
+
+
+@pytest.mark.parametrize(
+    ("timing", "line", "words"),
+    [
+        ("{ping_ms: 2000, silence_ms: 1000}", 8, "ping_ms (2000) must be less than silence_ms (1"),
+        ("{ping_ms: 1000, silence_ms: 1000}", 8, "ping_ms (1000) must be less than silence_ms (1"),
+        ("{ping_ms: 1500}", 8, "less than silence_ms (1500, the default)"),
+        ("{silence_ms: 250}", 8, "ping_ms (250, the default) must be less"),
+        ("\n  idle_ms: 9\n  silence_ms: 9\n  ping_ms: 9", 11, "ping_ms (9) must be less"),
+    ],
+)
+def test_a_peer_is_pinged_before_it_is_taken_for_dead(config, timing, line, words):
+    text = config.read_text()
+    config.write_text(text.replace("{attempt_ms: 30, idle_ms: 1000}", timing))
+    done = run("--config", config, "--check")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"dkv-node: {config}:{line}: timing: ") and words in done.stderr
+    config.write_text(text.replace("{attempt_ms: 30, ", "{ping_ms: 9, silence_ms: 10, "))
+    assert run("--config", config, "--check").returncode == 0
 
 
 def test_two_nodes_cannot_have_one_address(config, port):
@@ -281,6 +360,85 @@ def test_a_directory_that_cannot_be_made_is_named(config, tmp_path):
     assert done.returncode == 2 and str(tmp_path / "absent/n1") in done.stderr
 
 
+# ---- looking at the data directory ----
+
+
+def listing(directory):
+    """Everything below the directory, with what a change would change."""
+    return {
+        path: (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        for path in [directory, *directory.rglob("*")]
+        for status in [path.stat()]
+    }
+
+
+def look(config, directory, *arguments):
+    """Runs --check, which must change nothing."""
+    before = listing(directory)
+    done = run("--config", config, *arguments, "--check")
+    assert listing(directory) == before
+    return done
+
+
+def agrees_with_a_start(config, done):
+    """What --check says is what the start says, without its time and level."""
+    started = run("--config", config)
+    assert done.returncode == started.returncode != 0
+    assert done.stderr.startswith("dkv-node: ") and done.stderr.count("\n") == 1
+    assert done.stderr.removeprefix("dkv-node: ") in started.stderr
+    assert "node n" in done.stdout  # the configuration itself is right
+
+
+def test_check_accepts_a_directory_of_this_node_and_an_empty_one(start, config, tmp_path):
+    (tmp_path / "n1").mkdir()
+    done = look(config, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and "first start" not in done.stdout
+    stop(start("--config", config))
+    done = look(config, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and "first start" not in done.stdout
+    start("--config", config)  # and it is free
+
+
+def test_check_tells_a_directory_in_use(start, config, tmp_path, ports):
+    start("--config", config)
+    config.write_text(GOOD % {"port": ports[1]})
+    done = run("--config", config, "--check")
+    agrees_with_a_start(config, done)
+    assert done.returncode == 3 and "is this node running already?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("node: n1", "node: n2", "of another cluster or node than n2 of demo"),
+        ("cluster: demo", "cluster: other", "of another cluster or node than n1 of other"),
+        ("data: n1", "data: n1\ndurability: memory", "holds a store on disk"),
+    ],
+)
+def test_check_tells_a_directory_of_somebody_else(start, config, tmp_path, ports, old, new, words):
+    stop(start("--config", config))
+    text = config.read_text().replace(old, new)
+    config.write_text(text.replace('"127.0.0.1:1"', f'"127.0.0.1:{ports[1]}"'))
+    done = look(config, tmp_path)
+    agrees_with_a_start(config, done)
+    assert done.returncode == 3 and words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("absent/n1", "its parent directory does not exist"),
+        ("n1.yaml", "is a file and no directory"),
+        ("n1.yaml/n1", "is a file and no directory"),
+    ],
+)
+def test_check_tells_a_directory_that_cannot_be_made(config, tmp_path, data, words):
+    config.write_text(config.read_text().replace("data: n1", f"data: {data}"))
+    done = look(config, tmp_path)
+    agrees_with_a_start(config, done)
+    assert done.returncode == 2 and str(tmp_path / data) in done.stderr and words in done.stderr
+
+
 def test_a_busy_port_is_status_5(config, port):
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -306,6 +464,7 @@ def test_data_is_not_used_under_another_map_which_is_status_3(start, tmp_path, p
     done = run("--config", str(config))
     assert done.returncode == 3
     assert str(tmp_path / "n1") in done.stderr and "another cluster map" in done.stderr
+    agrees_with_a_start(config, look(config, tmp_path))
     config.write_text(text)
     start("--config", str(config))
     with dkv.connect(f"127.0.0.1:{port}") as client:
