@@ -276,8 +276,10 @@ static PyObject *world_declare_lost(PyObject *object, PyObject *args) {
         check_node(object, lost)) {
         return NULL;
     }
-    return none_or_raise(object, dkv_world_declare_lost(((world_object *)object)->world,
-                                                        (uint16_t)node, (uint16_t)lost));
+    char why[DKV_DETAIL_MAX];
+    int err = dkv_world_declare_lost(((world_object *)object)->world, (uint16_t)node,
+                                     (uint16_t)lost, why);
+    return err ? dkv_py_raise(errors_of(object), err, why) : Py_NewRef(Py_None);
 }
 
 static PyObject *world_skew(PyObject *object, PyObject *args) {

@@ -68,11 +68,12 @@ static void repair_later(dkv_chaos *chaos, dkv_fault fault, uint16_t node, uint1
  * the node is back with an empty one. */
 static void declare_lost(dkv_chaos *chaos, uint16_t node) {
     bool all_know = true;
+    char why[DKV_DETAIL_MAX];
     if (dkv_world_is_running(chaos->world, node)) return;
     dkv_world_wipe(chaos->world, node);
     for (uint16_t i = 0; i < chaos->n_nodes; i++) {
         if (!dkv_world_is_running(chaos->world, i)) continue;
-        all_know &= dkv_world_declare_lost(chaos->world, i, node) == DKV_OK;
+        all_know &= dkv_world_declare_lost(chaos->world, i, node, why) == DKV_OK;
     }
     if (!all_know) repair_in(chaos, 300 * MS, DKV_FAULT_DECLARE_LOST, node, 0);
 }

@@ -208,13 +208,19 @@ int dkv_world_stop(dkv_world *world, uint16_t node) {
     return err;
 }
 
-int dkv_world_declare_lost(dkv_world *world, uint16_t node, uint16_t lost) {
+int dkv_world_declare_lost(dkv_world *world, uint16_t node, uint16_t lost, char *why) {
     dkv_sim_node *sn = &world->nodes[node];
-    if (!sn->node || sn->paused) return DKV_ERR_UNAVAILABLE;
+    if (!sn->node || sn->paused) {
+        snprintf(why, DKV_DETAIL_MAX, "node %s %s, so it cannot be told: %s it first",
+                 world->map->members[node].id, sn->node ? "is paused" : "does not run",
+                 sn->node ? "resume" : "start");
+        return DKV_ERR_UNAVAILABLE;
+    }
     dkv_event event = {
         .kind = DKV_EVENT_DECLARE_LOST,
         .declare_lost = {DKV_SIM_DECLARATION, dkv_slice_of(world->map->members[lost].id)}};
     sn->declared = DKV_OK;
+    sn->declared_why = why;
     dkv_sim_step(sn, &event);
     int err = sn->declared;
     char text[DKV_NAME_MAX + 64];

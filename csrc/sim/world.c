@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,8 @@ static void on_reply(void *user, uint64_t handle, const dkv_reply *reply) {
     if (handle == DKV_SIM_DECLARATION) {
         dkv_sim_node *sn = user;
         sn->declared = reply->err;
+        snprintf(sn->declared_why, DKV_DETAIL_MAX, "%.*s", (int)reply->detail.len,
+                 (const char *)reply->detail.data);
     } else {
         dkv_sim_client_reply(user, handle, reply);
     }

@@ -165,8 +165,8 @@ int dkv_world_start(dkv_world *world, uint16_t node);
 
 /* Says to `node` as its operator that the store that `lost` had is gone for good, which should be
  * true. It is recorded with the node's next writes. UNAVAILABLE if the node does not run; else the
- * node's own refusal. */
-int dkv_world_declare_lost(dkv_world *world, uint16_t node, uint16_t lost);
+ * node's own refusal. An error comes with a sentence in `why` (DKV_DETAIL_MAX bytes). */
+int dkv_world_declare_lost(dkv_world *world, uint16_t node, uint16_t lost, char *why);
 
 /* SIGSTOP and SIGCONT: a paused process does nothing, its machine still takes what is sent. */
 void dkv_world_pause(dkv_world *world, uint16_t node);

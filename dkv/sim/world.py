@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dkv import _core
 from dkv._timeout import milliseconds
-from dkv.errors import TABLE, Error, InvalidArgumentError
+from dkv.errors import TABLE, Error, InvalidArgumentError, PreconditionError
 from dkv.results import GetResult, PutResult
 from dkv.ring import Key, Member, Nodes, Ring, _fields_of
 from dkv.settings import DURABILITIES, Durability, interval_ms
@@ -242,7 +242,13 @@ n2 (not reachable); nothing was written; at level quorum it may succeed
         self._native.power_cut(self._of_node(node))
 
     def stop(self, node: str) -> None:
-        """Stops the process cleanly."""
+        """Stops the process cleanly. It must be running."""
+        state = self._native.state(self._of_node(node))
+        if state != "running":
+            raise PreconditionError(
+                f"node {node} is {state}: only one that is running can stop cleanly; "
+                f"{'start' if state == 'down' else 'resume'}({node!r}) makes it run"
+            )
         self._native.stop(self._of_node(node))
 
     def start(self, node: str) -> None:
@@ -265,13 +271,15 @@ n2 (not reachable); nothing was written; at level quorum it may succeed
 
     def wipe(self, node: str) -> None:
         """Replaces the disk of a node that does not run by an empty one."""
+        self._check_down(node, "wipe")
         self._native.wipe(self._of_node(node))
 
     def declare_lost(self, lost: str, *, to: str) -> None:
         """Says to the node `to`, as its operator, that what `lost` held is gone for good.
 
         It should be true: the disk of `lost` was wiped, or the node never comes back. See
-        `dkv.Client.declare_lost`.
+        `dkv.Client.declare_lost`. `to` refuses while it can reach `lost`, or has not found out
+        yet that it cannot: let some seconds pass first.
 
         >>> world = World(3)
         >>> world.crash("n3")
@@ -287,6 +295,7 @@ n2 (not reachable); nothing was written; at level quorum it may succeed
 
     def lose_file(self, node: str) -> None:
         """Loses a random file of the log of a node that does not run."""
+        self._check_down(node, "lose_file")
         self._native.lose_file(self._of_node(node))
 
     def disk_bytes(self, node: str) -> int:
@@ -462,6 +471,14 @@ n2 (not reachable); nothing was written; at level quorum it may succeed
         if index is None:
             raise InvalidArgumentError(f"there is no node {node!r} in this world")
         return index
+
+    def _check_down(self, node: str, what: str) -> None:
+        state = self._native.state(self._of_node(node))
+        if state != "down":
+            raise PreconditionError(
+                f"node {node} is {state}: {what} needs one that does not run; crash({node!r}), "
+                f"power_cut({node!r}) or stop({node!r}) ends it"
+            )
 
     def _operation(self, number: int) -> Operation:
         client, via, kind, key, value, level, invoked, answered, result = self._native.op(number)

@@ -713,16 +713,24 @@ def test_a_lost_node_is_not_waited_for() -> None:
     world.crash("n3")
     lose_everything(world, "n2")
     world.run(seconds=3)
-    with pytest.raises((errors.PreconditionError, errors.BusyError)):
+    with pytest.raises(errors.BusyError, match=r"node n1 is being tried, .* ask again in a second"):
         world.declare_lost("n1", to="n2")
+    world.run(seconds=1)
+    with pytest.raises(errors.PreconditionError, match=r"node n1 can be reached, .* ask again in"):
+        world.declare_lost("n1", to="n2")
+    with pytest.raises(errors.PreconditionError, match="node n2 is this node itself"):
+        world.declare_lost("n2", to="n2")
     world.crash("n1")
     with pytest.raises(errors.UnavailableError):
         world.get("nothing", via="n2")
     world.declare_lost("n3", to="n2")
     with pytest.raises(errors.NotFoundError):
         world.get("nothing", via="n2")
-    with pytest.raises(errors.UnavailableError):
+    with pytest.raises(errors.UnavailableError, match=r"n1 does not run.* start it first"):
         world.declare_lost("n3", to="n1")
+    world.pause("n2")
+    with pytest.raises(errors.UnavailableError, match=r"n2 is paused.* resume it first"):
+        world.declare_lost("n3", to="n2")
     assert "declare_lost" in {entry.kind for entry in world.trace}
 
 
@@ -750,8 +758,17 @@ def test_replaced_stores_do_not_vouch_for_each_other() -> None:
 def test_a_running_node_keeps_its_disk() -> None:
     world = World(3)
     for lose in (world.wipe, world.lose_file):
-        with pytest.raises(errors.PreconditionError):
+        with pytest.raises(errors.PreconditionError, match=r"n1 is running: .*crash\('n1'\)"):
             lose("n1")
+    world.pause("n1")
+    with pytest.raises(errors.PreconditionError, match="n1 is paused: wipe needs one that does"):
+        world.wipe("n1")
+    with pytest.raises(errors.PreconditionError, match=r"n1 is paused: .*resume\('n1'\)"):
+        world.stop("n1")
+    world.crash("n1")
+    with pytest.raises(errors.PreconditionError, match=r"n1 is down: .*start\('n1'\)"):
+        world.stop("n1")
+    world.wipe("n1")
 
 
 def test_zones_and_weights_are_those_of_the_ring() -> None:
