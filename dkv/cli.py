@@ -607,7 +607,11 @@ def size_of(text: str) -> int:
 @click.option(
     "--distribution", type=click.Choice(["uniform", "zipfian"]), help="[default: uniform]"
 )
-@click.option("--workload", type=click.Choice(["ycsb-a", "ycsb-b", "ycsb-c"]), help="By name.")
+@click.option(
+    "--workload",
+    type=click.Choice(["ycsb-a", "ycsb-b", "ycsb-c"]),
+    help="Read share and distribution by name.",
+)
 @click.option("--seconds", type=click.FloatRange(0.1), default=5, show_default=True)
 @click.option("--warmup", type=click.FloatRange(0), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -643,6 +647,10 @@ def bench(
 
     if nodes and connect:
         raise click.UsageError("--nodes starts a cluster, --connect names one that runs: not both")
+    if workload and (read_share is not None or distribution):
+        raise click.UsageError(
+            "--workload stands for --read-share and --distribution: one or the others, not both"
+        )
     reads, popular = measuring.MIXES.get(workload or "", (0.0, "uniform"))
     load = measuring.Workload(
         size=size,

@@ -105,6 +105,13 @@ def test_bad_arguments_are_refused():
         assert done.returncode == 2 and done.stderr, arguments
 
 
+@pytest.mark.parametrize("option", [("--read-share", "0.9"), ("--distribution", "uniform")])
+def test_a_workload_by_name_leaves_nothing_to_say(option):
+    done = run("--nodes", "1", "--workload", "ycsb-a", *option)
+    assert done.returncode == 2
+    assert b"--workload stands for --read-share and --distribution" in done.stderr
+
+
 def test_processes_are_found_by_where_they_listen(cluster3):
     pids = {cluster3.pid(node) for node in cluster3.nodes}
     assert set(bench.local_pids(cluster3.addresses.values())) == pids
