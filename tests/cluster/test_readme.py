@@ -16,7 +16,7 @@ README = (support.ROOT / "README.md").read_text()
 def test_the_python_examples_run():
     chapter = README.split("## From Python")[1].split("## ")[0]
     examples = re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
-    assert len(examples) >= 2
+    assert len(examples) >= 3
     names = {}
     for example in examples:
         exec(example, names)
