@@ -8,7 +8,7 @@ try:
     import numpy as np
     import numpy.typing as npt
 except ImportError as error:
-    raise ImportError("the nodes of many keys need NumPy: pip install 'dkv[viz]'") from error
+    raise ImportError("the nodes of many keys need NumPy: pip install numpy") from error
 
 
 def locate(

@@ -191,7 +191,7 @@ class Ring:
     # ---- where many keys live ----
 
     def owners(self, keys: Iterable[Key]) -> "npt.NDArray[np.intp]":
-        """For each key the index of its owner in `nodes`. Needs NumPy (`pip install 'dkv[viz]'`).
+        """For each key the index of its owner in `nodes`. Needs NumPy (`pip install numpy`).
 
         `keys` is a sequence of keys or an array of one dimension; a million take a fraction of a
         second. Beware of NumPy's types "S" and "U": they drop NULs at the end of a key. A list, or

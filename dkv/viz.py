@@ -1,4 +1,4 @@
-"""Pictures of rings with matplotlib: `pip install 'dkv[viz]'`.
+"""Pictures of rings with matplotlib: `pip install numpy matplotlib`.
 
 Each function draws into `ax`, by default into a new figure, and returns it for further changes.
 The colour of a node is the one that it has in the picture of its ring.
@@ -16,7 +16,7 @@ try:
     from matplotlib.patches import Patch
     from matplotlib.ticker import PercentFormatter
 except ImportError as error:
-    raise ImportError("dkv.viz needs matplotlib and NumPy: pip install 'dkv[viz]'") from error
+    raise ImportError("dkv.viz needs matplotlib and NumPy: pip install numpy matplotlib") from error
 
 
 def plot_balance(ring: Ring, keys: Iterable[Key] | None = None, *, ax: Axes | None = None) -> Axes:

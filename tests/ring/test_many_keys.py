@@ -160,6 +160,6 @@ def test_without_numpy_the_ring_works_and_says_what_is_missing() -> None:
         [sys.executable, "-c", script], check=True, text=True, capture_output=True
     )
     assert done.stdout.splitlines() == [
-        "the nodes of many keys need NumPy: pip install 'dkv[viz]'",
-        "dkv.viz needs matplotlib and NumPy: pip install 'dkv[viz]'",
+        "the nodes of many keys need NumPy: pip install numpy",
+        "dkv.viz needs matplotlib and NumPy: pip install numpy matplotlib",
     ]
