@@ -6,8 +6,10 @@ import re
 import signal
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from processes import PATIENCE_S
 
 import dkv
 from dkv import errors, node_program
@@ -190,22 +192,30 @@ def test_durability_is_said_at_the_start(launch, tmp_path, ports, line, said):
 
 
 def test_requests_above_the_limit_are_busy(launch, tmp_path, ports):
-    """The writes under way wait for a replica that accepts connections but never speaks."""
-    with socket.socket() as mute:
-        mute.bind(("127.0.0.1", 0))
-        mute.listen()
-        nodes = {"n1": address(ports[0]), "n2": address(mute.getsockname()[1])}
-        config = configure(
-            *(tmp_path, "n1", nodes, "limits: {requests: 16}"),
-            *("timing: {connect_ms: 600000, silence_ms: 600000}",),
-            replication=2,
-        )
-        running = launch("--config", config)
-        running.await_log("listening")
-        with dkv.connect(f"127.0.0.1:{ports[0]}", timeout=5) as client:
-            results = client.put_many({f"key{i}": b"v" for i in range(64)}, errors="return")
-        refused = [result for result in results if isinstance(result, errors.BusyError)]
-        assert len(refused) >= 64 - 16
+    """Sixteen writes wait for a replica that is stopped, until their node is killed; all that come
+    meanwhile are refused at once."""
+    nodes = {f"n{i}": address(ports[i - 1]) for i in (1, 2)}
+    more = ("limits: {requests: 16}", "timing: {silence_ms: 600000}")
+    n1, n2 = meet(launch, *(configure(tmp_path, n, nodes, *more, replication=2) for n in nodes))
+    ring = dkv.Ring(list(nodes), replication=2)
+    keys = [key for key in (f"key{i}" for i in range(256)) if ring.owner(key) == "n1"]
+
+    def all_are_under_way():
+        status = client.status(timeout=1)["n1"]
+        return status is not None and status.requests == 16
+
+    with (
+        dkv.connect(f"127.0.0.1:{ports[0]}", timeout=PATIENCE_S) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        client.put(keys[0], b"the nodes know each other")
+        os.kill(n2.pid, signal.SIGSTOP)
+        waiting = pool.submit(client.put_many, dict.fromkeys(keys[:16], b"v"), errors="return")
+        n1.await_that(all_are_under_way, "16 requests under way")
+        refused = client.put_many(dict.fromkeys(keys[16:64], b"v"), errors="return")
+        n1.close()
+        assert [type(error) for error in waiting.result()] == [errors.UnavailableError] * 16
+    assert [type(error) for error in refused] == [errors.BusyError] * 48
 
 
 # ---- starts that fail leave nothing behind ----
