@@ -69,6 +69,11 @@ CTESTS := $(CTEST_SRCS:tests/c/%.c=$(OUT)/ctests/%)
 FUZZERS := $(patsubst tests/fuzz/%.c,$(OUT)/fuzz/%,$(wildcard tests/fuzz/*.c))
 LOADS := $(patsubst tests/bench/%.c,$(OUT)/loads/%,$(wildcard tests/bench/*.c))
 
+# A program or library appears under its name when it is whole. Otherwise what a build left that was
+# killed while it linked would pass for it the next time.
+link = $(CC) $(1) $(LDFLAGS_ALL) -o $@.new $^ $(2) && mv $@.new $@
+archive = rm -f $@.new && $(AR) rcs $@.new $^ && mv $@.new $@
+
 .PHONY: all lib node ext ctests loads fuzz
 .SECONDARY:
 all: node ext
@@ -109,35 +114,35 @@ $(OUT)/obj/%.o: %.c | $(GEN_HDRS)
 
 $(LIBCORE): $(CORE_OBJS)
 	@mkdir -p $(@D)
-	@echo "  $(@:$(OUT)/%=%)"; rm -f $@ && $(AR) rcs $@ $^
+	@echo "  $(@:$(OUT)/%=%)"; $(archive)
 
 $(LIBNET): $(NET_OBJS)
 	@mkdir -p $(@D)
-	@echo "  $(@:$(OUT)/%=%)"; rm -f $@ && $(AR) rcs $@ $^
+	@echo "  $(@:$(OUT)/%=%)"; $(archive)
 
 $(NODE): $(call obj,$(NODE_SRCS)) $(LIBNET) $(LIBCORE)
 	@mkdir -p $(@D)
-	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NODE_LIBS)
+	@echo "  $(@:$(OUT)/%=%)"; $(call link,,$(NODE_LIBS))
 
 $(OUT)/py/_core.abi3.so: $(call obj,$(PY_CORE_SRCS) $(PY_COMMON_SRCS)) $(LIBCORE)
 	@mkdir -p $(@D)
-	@echo "  $(@:$(OUT)/%=%)"; $(CC) -shared $(LDFLAGS_ALL) -o $@ $^ $(CORE_LIBS)
+	@echo "  $(@:$(OUT)/%=%)"; $(call link,-shared,$(CORE_LIBS))
 
 $(OUT)/py/_net.abi3.so: $(call obj,$(PY_NET_SRCS) $(PY_COMMON_SRCS)) $(LIBNET) $(LIBCORE)
 	@mkdir -p $(@D)
-	@echo "  $(@:$(OUT)/%=%)"; $(CC) -shared $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
+	@echo "  $(@:$(OUT)/%=%)"; $(call link,-shared,$(NET_LIBS))
 
 $(OUT)/ctests/%: $(OUT)/obj/tests/c/%.o $(LIBNET) $(LIBCORE)
 	@mkdir -p $(@D)
-	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
+	@echo "  $(@:$(OUT)/%=%)"; $(call link,,$(NET_LIBS))
 
 $(OUT)/loads/%: $(OUT)/obj/tests/bench/%.o $(LIBNET) $(LIBCORE)
 	@mkdir -p $(@D)
-	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -o $@ $^ $(NET_LIBS)
+	@echo "  $(@:$(OUT)/%=%)"; $(call link,,$(NET_LIBS))
 
 FUZZED := $(OUT)/obj/node/config.o $(OUT)/obj/node/fields.o
 $(OUT)/fuzz/%: $(OUT)/obj/tests/fuzz/%.o $(FUZZED) $(LIBCORE)
 	@mkdir -p $(@D)
-	@echo "  $(@:$(OUT)/%=%)"; $(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(CORE_LIBS) -lyaml
+	@echo "  $(@:$(OUT)/%=%)"; $(call link,-fsanitize=fuzzer,$(CORE_LIBS) -lyaml)
 
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)
