@@ -52,7 +52,6 @@ struct dkv_rpc_stream {
     grpc_call *call;
     const dkv_rpc_stream_events *events;
     void *user;
-    unsigned pending;
 
     dkv_rpc_tag send;
     chunk *first; /* what waits, in order */
@@ -69,12 +68,12 @@ struct dkv_rpc_stream {
     bool receiving;
     bool paused;
     bool deaf;            /* the peer sends no more messages */
+    bool turned;          /* a turn batch is in flight; `sending` and `receiving` too */
     dkv_rpc_link wanting; /* in the loop's list of that name */
     int64_t ready_ns;     /* when it was last ready to receive */
     unsigned busy;        /* so many messages longer it counts as busy */
 
     dkv_rpc_tag turn;
-    bool turned; /* a turn batch is in flight; `sending` and `receiving` too */
 
     dkv_rpc_tag accepted;
     grpc_metadata_array initial;
@@ -86,6 +85,7 @@ struct dkv_rpc_stream {
     int cancelled;
     bool over;
 
+    unsigned pending;
     int err; /* why the stream ended or is ending; 0: in order */
     char detail[DKV_RPC_DETAIL_MAX];
 };
