@@ -113,7 +113,7 @@ static void ask_those(dkv_client *client, const char *method, uint32_t timeout_m
         q->err = asks ? ask_member(client, method, timeout_ms, q, &w, &asks[i]) : DKV_ERR_NO_MEMORY;
         if (!q->err) w.left++;
     }
-    int64_t until_ns = dkv_client_now() + (timeout_ms + WRITE_GRACE_MS) * NS_PER_MS;
+    int64_t until_ns = dkv_client_now() + ((int64_t)timeout_ms + WRITE_GRACE_MS) * NS_PER_MS;
     int waited = dkv_client_await_patiently(client, &w, until_ns);
     for (size_t i = 0; asks && i < n; i++) {
         if (asks[i]) take_answer(&questions[i], asks[i], waited);

@@ -85,13 +85,17 @@ int dkv_client_new(const dkv_client_options *options, dkv_client **out, char *wh
     return err;
 }
 
-/* Fails the operations of `b` that are among `ops`, from the last, so that none begins meanwhile.
- */
-static void batch_fail(dkv_client *client, batch *b, const char *why) {
-    b->follow = NULL;
+/* Ends `f`, and the series that it may be of. A series that has landed has the results of its last
+ * operation already; dkv_client_settle hands it back. */
+static void give_up(dkv_client *client, flight *f, const char *why) {
+    f->batch->follow = NULL;
+    if (!f->batch->landed) dkv_client_flight_fail(client, f, DKV_ERR_CANCELLED, why);
+}
+
+/* From the last, so that none begins meanwhile. */
+static void batch_give_up(dkv_client *client, batch *b, const char *why) {
     for (size_t i = b->n; i-- > 0;) {
-        if (b->flights[i].op)
-            dkv_client_flight_fail(client, &b->flights[i], DKV_ERR_CANCELLED, why);
+        if (b->flights[i].op) give_up(client, &b->flights[i], why);
     }
 }
 
@@ -99,7 +103,7 @@ static void close_locked(dkv_client *client) {
     client->closed = true;
     for (list_node *node = client->batches.head.next; node != &client->batches.head;
          node = node->next) {
-        batch_fail(client, LIST_OWNER(node, batch, node), "the client was closed");
+        batch_give_up(client, LIST_OWNER(node, batch, node), "the client was closed");
     }
     dkv_client_settle(client);
     dkv_rpc_loop_wake(client->loop);
@@ -235,8 +239,7 @@ void dkv_client_abandon(dkv_client *client, dkv_client_op *ops, size_t n) {
     /* From the last, so that giving one up lets none of the others begin. */
     for (size_t i = n; i-- > 0;) {
         flight *f = flight_of(&ops[i]);
-        if (f) f->batch->follow = NULL;
-        if (f) dkv_client_flight_fail(client, f, DKV_ERR_CANCELLED, "the caller gave up");
+        if (f) give_up(client, f, "the caller gave up");
     }
     dkv_client_settle(client);
     dkv_client_unlock(client);

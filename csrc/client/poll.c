@@ -123,11 +123,14 @@ void dkv_client_unlock(dkv_client *client) {
     }
 }
 
+/* Before a poll: while it waits, nobody is to be woken. */
+static void wake_now(dkv_client *client) {
+    if (list_is_empty(&client->woken)) return;
+    dkv_client_unlock(client);
+    dkv_client_lock(client);
+}
+
 static void poll_once(dkv_client *client, int64_t until_ns) {
-    if (!list_is_empty(&client->woken)) { /* invariant 5 */
-        dkv_client_unlock(client);
-        dkv_client_lock(client);
-    }
     client->poll_until_ns = min_i64(until_ns, dkv_client_due(client));
     dkv_rpc_loop_poll(client->loop, client->poll_until_ns, POLL_EVENTS_MAX);
     client->polled_ns = dkv_client_now();
@@ -180,10 +183,13 @@ static void let_go(dkv_client *client) {
     dkv_client_settle(client);
 }
 
-/* Polls at least once, so that a wait of no time makes progress. */
+/* Polls at least once, so that a wait of no time makes progress. But not when other threads, while
+ * they had the mutex, have ended what `w` waits for: no event would tell. */
 static void lead(dkv_client *client, const waiter *w, int64_t until_ns) {
     client->polling = true;
     do {
+        wake_now(client);
+        if (w->left == 0) break;
         poll_once(client, until_ns);
         let_go(client);
     } while (w->left > 0 && dkv_client_now() < until_ns);
@@ -225,6 +231,7 @@ int dkv_client_await_patiently(dkv_client *client, waiter *w, int64_t until_ns) 
 void dkv_client_catch_up(dkv_client *client) {
     if (client->polling || dkv_client_now() - client->polled_ns < CATCH_UP_NS) return;
     client->polling = true;
+    wake_now(client);
     poll_once(client, 0);
     client->polling = false;
     promote(client);

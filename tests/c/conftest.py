@@ -16,6 +16,7 @@ import support
 
 TIMEOUT_S = 300
 THREADED = {"test_bench", "test_client", "test_host", "test_rpc", "test_rpc_peers"}
+THREADED |= {"test_client_threads"}
 
 
 class CTestError(Exception):

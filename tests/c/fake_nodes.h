@@ -111,6 +111,13 @@ static inline dkv_reply fake_reply(fake_node *node, const dkv_request *request) 
     return reply;
 }
 
+/* To nobody if the stream has ended meanwhile, by a mood that has changed since, say. */
+static inline void fake_send(fake_session *session, dkv_buf *bytes) {
+    int err = dkv_rpc_stream_send_buf(session->stream, bytes);
+    MUST(err == DKV_OK || err == DKV_ERR_UNAVAILABLE);
+    dkv_buf_free(bytes);
+}
+
 static inline void fake_answer(fake_session *session, uint64_t id, const dkv_request *request) {
     fake_node *node = session->node;
     dkv_reply reply = fake_reply(node, request);
@@ -121,7 +128,8 @@ static inline void fake_answer(fake_session *session, uint64_t id, const dkv_req
     case BREAK: dkv_rpc_stream_cancel(session->stream); return;
     case HOLD: MUST(dkv_wire_put_reply(&session->held, id, op, &reply) == 0); return;
     case GARBAGE:
-        MUST(dkv_rpc_stream_send(session->stream, dkv_slice_of("\x0a\xff\xff\xff")) == 0);
+        MUST(dkv_buf_append(&out, dkv_slice_of("\x0a\xff\xff\xff")) == 0);
+        fake_send(session, &out);
         return;
     case HUGE: reply.value = (dkv_slice){calloc(1, 2u << 20), 2u << 20}; break;
     case WRONG_ID: MUST(dkv_wire_put_reply(&out, id ^ 0x5555000000000000u, op, &reply) == 0); break;
@@ -130,8 +138,7 @@ static inline void fake_answer(fake_session *session, uint64_t id, const dkv_req
     }
     MUST(dkv_wire_put_reply(&out, id, op, &reply) == 0);
     if (atomic_load(&node->mood) == HUGE) free((void *)reply.value.data);
-    MUST(dkv_rpc_stream_send_buf(session->stream, &out) == 0);
-    dkv_buf_free(&out);
+    fake_send(session, &out);
 }
 
 /* ---- the protocol's handlers ---- */
@@ -239,7 +246,7 @@ static inline void fake_obey(fake_node *node) {
 
 static inline void fake_release(fake_session *session) {
     if (session->held.len == 0 || atomic_load(&session->node->mood) != ANSWER) return;
-    MUST(dkv_rpc_stream_send_buf(session->stream, &session->held) == DKV_OK);
+    fake_send(session, &session->held);
     dkv_rpc_stream_flush(session->stream);
 }
 
