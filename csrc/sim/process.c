@@ -222,6 +222,7 @@ int dkv_world_declare_lost(dkv_world *world, uint16_t node, uint16_t lost, char 
     sn->declared = DKV_OK;
     sn->declared_why = why;
     dkv_sim_step(sn, &event);
+    sn->declared_why = NULL;
     int err = sn->declared;
     char text[DKV_NAME_MAX + 64];
     snprintf(text, sizeof text, "%s is declared lost: %s", world->map->members[lost].id,

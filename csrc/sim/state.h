@@ -85,7 +85,7 @@ typedef struct dkv_sim_node {
     dkv_sim_loss *losses;                                     /* in order of time */
     size_t n_losses, losses_cap;
     int declared;       /* what was said to the last declaration that a node is lost */
-    char *declared_why; /* DKV_DETAIL_MAX bytes for a sentence about it, during it */
+    char *declared_why; /* DKV_DETAIL_MAX bytes for a sentence about it; NULL afterwards */
     int64_t paused_since, paused_ns;
     uint32_t disk_max_us;      /* 0: the world's */
     uint64_t disk_bytes_per_s; /* 0: no limit */

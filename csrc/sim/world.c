@@ -57,8 +57,9 @@ static void on_send(void *user, dkv_link link, const dkv_message *message) {
 }
 
 static void on_reply(void *user, uint64_t handle, const dkv_reply *reply) {
+    dkv_sim_node *sn = user;
     if (handle == DKV_SIM_DECLARATION) {
-        dkv_sim_node *sn = user;
+        if (!sn->declared_why) return; /* accepted, and durable by now */
         sn->declared = reply->err;
         snprintf(sn->declared_why, DKV_DETAIL_MAX, "%.*s", (int)reply->detail.len,
                  (const char *)reply->detail.data);
