@@ -12,7 +12,7 @@
 #include "replica/heal.h"
 #include "replica/internal.h"
 
-#define OBSTACLES_TEXT 192u /* bytes of a list of replicas with their reasons */
+#define OBSTACLES_TEXT 184u /* bytes of a list of replicas with their reasons */
 
 void dkv_write_del(write_request *w) {
     dkv_buf_free(&w->held);
@@ -124,6 +124,17 @@ static void list_obstacles(const dkv_replica *replica, const write_request *w, c
     }
 }
 
+/* How many replicas can take the write: a range while links are opened that nobody has needed. */
+static void count_able(const write_request *w, char *text, size_t size) {
+    unsigned most = w->r.n - dkv_replica_count(&w->r, DKV_SET(FAILED));
+    unsigned waiting = dkv_replica_count(&w->r, DKV_SET(WAITING));
+    if (waiting) {
+        snprintf(text, size, "%u to %u", most - waiting, most);
+    } else {
+        snprintf(text, size, "%u", most);
+    }
+}
+
 /* Too few replicas can take the write: says which cannot, why, and which level would do. */
 static void refuse_for_obstacles(dkv_replica *replica, const dkv_moment *at, write_request *w) {
     unsigned failed = dkv_replica_count(&w->r, DKV_SET(FAILED));
@@ -134,11 +145,12 @@ static void refuse_for_obstacles(dkv_replica *replica, const dkv_moment *at, wri
         way_out = w->r.n - failed - waiting >= quorum ? "at level quorum it would succeed"
                                                       : "at level quorum it may succeed";
     }
-    char obstacles[OBSTACLES_TEXT], detail[DKV_DETAIL_MAX];
+    char able[16], obstacles[OBSTACLES_TEXT], detail[DKV_DETAIL_MAX];
+    count_able(w, able, sizeof able);
     list_obstacles(replica, w, obstacles, sizeof obstacles);
     snprintf(detail, sizeof detail,
-             "%s needs %u of %u replicas, %u can take it; in the way: %s; nothing was written; %s",
-             verb(w), w->r.needs, w->r.n, w->r.n - failed - waiting, obstacles, way_out);
+             "%s needs %u of %u replicas, %s can take it; in the way: %s; nothing was written; %s",
+             verb(w), w->r.needs, w->r.n, able, obstacles, way_out);
     refuse(replica, at, w, w->failure ? w->failure : DKV_ERR_UNAVAILABLE, detail);
 }
 

@@ -60,7 +60,7 @@ class World:
     >>> world.put("key", b"value", via="n1", timeout=2)
     Traceback (most recent call last):
         ...
-    dkv.errors.UnavailableError: put needs 3 of 3 replicas, 1 can take it; in the way: \
+    dkv.errors.UnavailableError: put needs 3 of 3 replicas, 1 to 2 can take it; in the way: \
 n2 (not reachable); nothing was written; at level quorum it may succeed
     >>> world.heal()
     >>> world.run(seconds=5)

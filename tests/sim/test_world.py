@@ -734,6 +734,22 @@ def test_a_lost_node_is_not_waited_for() -> None:
     assert "declare_lost" in {entry.kind for entry in world.trace}
 
 
+def test_a_refusal_counts_the_replicas_that_are_not_tried_yet() -> None:
+    world = World(5)
+    dead, *_ = world.ring.replicas(KEY)[1:]
+    world.crash(dead)
+    with pytest.raises(errors.UnavailableError) as refused:
+        world.put(KEY, b"value")
+    assert "needs 3 of 3 replicas, 1 to 2 can take it" in str(refused.value)
+    assert str(refused.value).endswith("at level quorum it may succeed")
+    world.run(seconds=1)
+    with pytest.raises(errors.UnavailableError) as refused:
+        world.put(KEY, b"value")
+    assert "needs 3 of 3 replicas, 2 can take it" in str(refused.value)
+    assert str(refused.value).endswith("at level quorum it would succeed")
+    assert world.put(KEY, b"value", write="quorum").replicas
+
+
 def test_replaced_stores_do_not_vouch_for_each_other() -> None:
     """A store that comes back empty after all others were replaced, and is cut off from them again
     before it has anything, is not taken for that of a new cluster."""
