@@ -542,6 +542,26 @@ def test_a_node_stops_when_its_disk_fails_to_sync() -> None:
     world.put(KEY, b"newer")
 
 
+@pytest.mark.parametrize("nodes", [3, 5])
+def test_in_memory_a_value_is_gone_with_all_nodes_that_held_it(nodes: int) -> None:
+    world = World(nodes, durability="memory")
+    replicas = world.put(KEY, b"value").replicas
+    world.run(seconds=1)
+    for node in replicas[1:]:
+        world.crash(node)
+    for node in replicas[1:]:
+        world.start(node)
+    world.run(seconds=5)
+    assert holders(world) == set(replicas)  # from the one that was left
+    for node in replicas:
+        world.crash(node)
+    for node in replicas:
+        world.start(node)
+    world.run(seconds=5)
+    with pytest.raises(errors.NotFoundError):
+        world.get(KEY)
+
+
 def test_an_unreadable_copy_is_made_up_for_by_the_others() -> None:
     world = World(3)
     world.put(KEY, b"value")
