@@ -492,11 +492,8 @@ static void follow_up(dkv_client *client, batch *b) {
         return;
     }
     dkv_client_flight_init(client, b, f, f->op);
-    if (f->err) {
-        dkv_client_flight_refuse(client, f);
-    } else {
-        b->next = 0;
-    }
+    b->next = f->err ? b->n : 0; /* what is refused does not begin */
+    if (f->err) dkv_client_flight_refuse(client, f);
 }
 
 void dkv_client_batch_settle(dkv_client *client, batch *b) {

@@ -67,6 +67,7 @@ static atomic_bool fake_running;
 static atomic_ullong fake_hlc;
 static dkv_cluster_map *fake_map;
 static uint8_t fake_large[LARGE_VALUE];
+static uint8_t fake_huge[2u << 20];
 
 static inline void fake_sleep_ms(int ms) {
     struct timespec pause = {ms / 1000, ms % 1000 * 1000000};
@@ -131,13 +132,12 @@ static inline void fake_answer(fake_session *session, uint64_t id, const dkv_req
         MUST(dkv_buf_append(&out, dkv_slice_of("\x0a\xff\xff\xff")) == 0);
         fake_send(session, &out);
         return;
-    case HUGE: reply.value = (dkv_slice){calloc(1, 2u << 20), 2u << 20}; break;
+    case HUGE: reply.value = (dkv_slice){fake_huge, sizeof fake_huge}; break;
     case WRONG_ID: MUST(dkv_wire_put_reply(&out, id ^ 0x5555000000000000u, op, &reply) == 0); break;
     case WRONG_KIND: op = op == DKV_OP_GET ? DKV_OP_PUT : DKV_OP_GET; break;
     default: break;
     }
     MUST(dkv_wire_put_reply(&out, id, op, &reply) == 0);
-    if (atomic_load(&node->mood) == HUGE) free((void *)reply.value.data);
     fake_send(session, &out);
 }
 

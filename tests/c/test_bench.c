@@ -94,6 +94,20 @@ static void a_series_meets_a_bad_request(void) {
     end();
 }
 
+/* ... also if it is the first one, whatever follows. */
+static void a_series_begins_with_bad_requests(void) {
+    begin();
+    chain bad = {.length = 3}, good = {.length = 3, .then = dkv_slice_of("then")};
+    dkv_client_op ops[2] = {read_of(""), read_of("")};
+    CHECK(dkv_client_start_series(client, &ops[0], next_of_chain, &bad) == DKV_OK);
+    CHECK(dkv_client_start_series(client, &ops[1], next_of_chain, &good) == DKV_OK);
+    CHECK(dkv_client_wait(client, ops, 2, LONG_MS));
+    CHECK(ops[0].err == DKV_ERR_INVALID && bad.ended == 3 && bad.good == 0);
+    CHECK(ops[1].err == DKV_OK && good.ended == 3 && good.good == 2);
+    CHECK(requests() == 2);
+    end();
+}
+
 /* Giving a series up, or closing the client, ends it with CANCELLED and asks for nothing more. */
 static void a_series_is_cut_short(void) {
     begin();
@@ -358,13 +372,13 @@ static void zipfian_keys_are_scattered(void) {
 }
 
 static const check_test tests[] = {
-    CHECK_TEST(series_run_side_by_side),      CHECK_TEST(a_series_meets_a_bad_request),
-    CHECK_TEST(a_series_is_cut_short),        CHECK_TEST(load_counts_what_it_does),
-    CHECK_TEST(waiting_loads_share_a_client), CHECK_TEST(a_waiting_load_is_cut_short),
-    CHECK_TEST(load_rests_after_errors),      CHECK_TEST(filling_knows_what_to_try_again),
-    CHECK_TEST(bad_loads_are_refused),        CHECK_TEST(a_histogram_agrees_with_sorting),
-    CHECK_TEST(the_zipfian_sum_is_right),     CHECK_TEST(zipfian_ranks_follow_the_formula),
-    CHECK_TEST(zipfian_keys_are_scattered),
+    CHECK_TEST(series_run_side_by_side),           CHECK_TEST(a_series_meets_a_bad_request),
+    CHECK_TEST(a_series_begins_with_bad_requests), CHECK_TEST(a_series_is_cut_short),
+    CHECK_TEST(load_counts_what_it_does),          CHECK_TEST(waiting_loads_share_a_client),
+    CHECK_TEST(a_waiting_load_is_cut_short),       CHECK_TEST(load_rests_after_errors),
+    CHECK_TEST(filling_knows_what_to_try_again),   CHECK_TEST(bad_loads_are_refused),
+    CHECK_TEST(a_histogram_agrees_with_sorting),   CHECK_TEST(the_zipfian_sum_is_right),
+    CHECK_TEST(zipfian_ranks_follow_the_formula),  CHECK_TEST(zipfian_keys_are_scattered),
 };
 
 CHECK_MAIN(tests)

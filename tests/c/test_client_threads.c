@@ -277,7 +277,7 @@ static bool ends_soon(void *user, dkv_client_op *op) {
     unsigned *left = user;
     free(op->value);
     op->value = NULL;
-    return !op->err && (*left)-- > 0;
+    return (*left)-- > 0;
 }
 
 /* Starts up to STORM_OPS operations, alone or as series; returns how many. */
@@ -285,8 +285,12 @@ static size_t storm_start(dkv_rand *rand, dkv_client_op *ops, char (*keys)[16], 
     size_t n = 1 + dkv_rand_below(rand, STORM_OPS);
     for (size_t i = 0; i < n; i++) {
         dkv_op kind = dkv_rand_below(rand, 3) ? DKV_OP_GET : DKV_OP_PUT;
-        snprintf(keys[i], sizeof keys[i], "key %u", (unsigned)dkv_rand_below(rand, 1000));
+        const char *name = dkv_rand_below(rand, 20) ? "key" : "large";
+        snprintf(keys[i], sizeof keys[i], "%s %u", name, (unsigned)dkv_rand_below(rand, 1000));
         ops[i] = op_of(kind, keys[i], 1 + (uint32_t)dkv_rand_below(rand, 30));
+        if (kind == DKV_OP_PUT && dkv_rand_below(rand, 10) == 0) {
+            ops[i].request.value = (dkv_slice){fake_large, sizeof fake_large};
+        }
     }
     if (dkv_rand_below(rand, 4) > 0) return dkv_client_start(client, ops, n) ? 0 : n;
     for (size_t i = 0; i < n; i++) {
@@ -332,23 +336,33 @@ static void *storm_thread(void *number) {
     return (void *)undone;
 }
 
-/* Threads start, wait, stop waiting, give up and ask, while nodes answer, keep silent or break what
- * they hold; places and gates begin where their numbers end. Each wait ends, and what was given
- * back is not touched again. */
+/* Lets one node behave otherwise, or brings it down and up again. */
+static void disturb(dkv_rand *rand) {
+    static const fake_mood moods[] = {ANSWER, ANSWER, HOLD,    SILENT,     BREAK, ERROR,
+                                      LACK,   HUGE,   GARBAGE, WRONG_KIND, ANSWER};
+    int node = (int)dkv_rand_below(rand, FAKES);
+    atomic_store(&fakes[node].unasked, (unsigned)dkv_rand_below(rand, 1 << FAKES));
+    atomic_store(&fakes[node].err, dkv_rand_below(rand, 2) ? DKV_ERR_BUSY : DKV_ERR_UNAVAILABLE);
+    size_t mood = dkv_rand_below(rand, sizeof moods / sizeof *moods);
+    atomic_store(&fakes[node].mood, (int)moods[mood]);
+    if (dkv_rand_below(rand, 20) == 0) {
+        fake_set_up(node, false);
+        fake_set_up(node, true);
+    }
+    fake_sleep_ms(5);
+}
+
+/* Threads start, wait, stop waiting, give up and ask, while nodes answer, keep silent, break what
+ * they hold, or come and go; places and gates begin where their numbers end. Each wait ends, and
+ * what was given back is not touched again. */
 static void threads_do_everything_at_once(void) {
-    static const fake_mood moods[] = {ANSWER, ANSWER, HOLD, SILENT, BREAK, ERROR};
     dkv_rand rand = {check_seed};
     begin_with(0);
-    for (int i = 0; i < FAKES; i++) atomic_store(&fakes[i].err, DKV_ERR_BUSY);
     client->next_place = UINT32_MAX - THREADS;
     for (unsigned i = 0; i < GATES; i++) client->gates[i] = UINT_MAX - 1;
     crew c;
     crew_start(&c, storm_thread);
-    for (uint64_t i = 0; i < 2 * check_runs; i++) {
-        size_t mood = dkv_rand_below(&rand, sizeof moods / sizeof *moods);
-        atomic_store(&fakes[dkv_rand_below(&rand, FAKES)].mood, (int)moods[mood]);
-        fake_sleep_ms(5);
-    }
+    for (uint64_t i = 0; i < 2 * check_runs; i++) disturb(&rand);
     dkv_client_close(client);
     CHECK(crew_join(&c) == 0);
     end();
