@@ -187,7 +187,7 @@ def main() -> None:
 @click.option("--directory", type=click.Path(file_okay=False), help="Keeps the data here.")
 @click.option("--port", type=click.IntRange(0, 65000), default=0, help="Of the first node.")
 def up(nodes: int, replication: int | None, directory: str | None, port: int) -> None:
-    """Run a cluster on this machine until Ctrl-C.
+    """Run a cluster on this machine until Ctrl-C or SIGTERM.
 
     Without --directory its data is removed at the end. With it, the cluster goes on next time where
     it was, with the same ports if they are free: give the same --nodes and --replication again.

@@ -7,10 +7,20 @@ compute that, so no node has to be asked. This module needs no running cluster.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dkv import _core
 from dkv.errors import InvalidArgumentError
+
+try:
+    from dkv import _core
+except ImportError as error:
+    if list(Path(__file__).parent.glob("_core*.so")):
+        raise
+    raise ImportError(
+        f"{Path(__file__).parent} has no compiled parts: run make, or start Python in another "
+        "directory, where the source does not hide an installed dkv"
+    ) from error
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,27 +12,33 @@ static void print_wrongs(const dkv_fields_wrongs *wrongs) {
     fprintf(stderr, "dkv-node: more may be wrong: these are the first %u\n", DKV_FIELDS_WRONGS_MAX);
 }
 
+static bool is_open_to_strangers(const dkv_config *config) {
+    const dkv_cluster_map *map = config->map;
+    const char *listen = config->listen;
+    if (!listen) listen = map->members[dkv_cluster_map_find(map, config->node)].address;
+    if (dkv_address_is_loopback(listen)) return false;
+    fprintf(stderr,
+            "dkv-node: %s is not a loopback address, so a start needs --insecure (give it to "
+            "--check, too): whoever can connect can read and write all\n",
+            listen);
+    return true;
+}
+
 static void print_summary(const dkv_config *config, const dkv_options *options, bool missing) {
     const dkv_cluster_map *map = config->map;
     printf("%s: node %s of cluster %s, N = %u, %u nodes, data in %s%s\n", options->config,
            config->node, map->cluster, map->replication, map->n_members, config->data,
            missing ? " (made by the first start)" : "");
-    const char *listen = config->listen;
-    if (!listen) listen = map->members[dkv_cluster_map_find(map, config->node)].address;
-    if (options->insecure || dkv_address_is_loopback(listen)) return;
-    printf(
-        "note: %s is not a loopback address, so the node needs --insecure to start: whoever can "
-        "connect can read and write all\n",
-        listen);
 }
 
-/* The summary tells that the configuration is right even if the data directory is not. */
+/* The summary tells that the file is right even if something else is not. */
 static int check(const dkv_config *config, const dkv_options *options) {
     bool missing = false;
     dkv_serve_options look = {.config = config, .id = config->node, .data = config->data};
     int status = options->members ? dkv_supervise_look(config, options, &missing)
                                   : dkv_serve_look(&look, &missing);
     print_summary(config, options, missing);
+    if (!options->insecure && is_open_to_strangers(config) && !status) status = DKV_EXIT_USAGE;
     return status;
 }
 

@@ -25,6 +25,7 @@ typedef struct peer {
     int64_t used_ns;      /* when it was last wanted */
     int64_t retry_ns;     /* DOWN without a link: when to try again */
     uint32_t failures;    /* in a row */
+    const char *untold;   /* why it went DOWN while nobody needed it; NULL: that was logged */
     bool mismatch_told;   /* since it was last UP, that it does not belong here was logged */
     int state;            /* what it said it would answer to a write */
     bool sampled;         /* offset_ms is valid: it told its time on this `link` */
@@ -84,8 +85,8 @@ void dkv_peers_rest(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 void dkv_peers_ping(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index);
 
-/* Takes the peer for dead until a new link is greeted. `why` completes "node n2 ..."; NULL: it was
- * told already. */
+/* Takes the peer for dead until a new link is greeted. `why`, a literal, completes "node n2
+ * ..."; NULL: it was told already. Of a peer that nobody needs it is told when somebody does. */
 void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, const char *why);
 
 /* ---- greetings.c ---- */

@@ -99,6 +99,7 @@ void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     bool was_down = p->reach == DKV_REACH_DOWN;
     p->reach = DKV_REACH_UP;
     p->mismatch_told = false;
+    p->untold = NULL;
     p->failures = 0;
     p->since_ns = at->now_ns;
     if (p->wants_word) dkv_peers_ping(peers, at, index);
@@ -109,6 +110,14 @@ void dkv_peers_come_up(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
                       index, "is back");
     }
     peers->options.changed(peers->options.user, at, index);
+}
+
+static void tell_down(const dkv_peers *peers, const dkv_moment *at, uint16_t index,
+                      const char *why) {
+    peer *p = &peers->all[index];
+    bool is_needed = dkv_peers_is_needed(p);
+    dkv_peers_log(peers, at, is_needed ? DKV_LOG_WARN : DKV_LOG_DEBUG, "peer_down", index, why);
+    p->untold = is_needed ? NULL : why;
 }
 
 void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, const char *why) {
@@ -123,10 +132,7 @@ void dkv_peers_go_down(dkv_peers *peers, const dkv_moment *at, uint16_t index, c
     p->retry_ns = at->now_ns + pause;
     dkv_peers_wake_at(peers, at, at->now_ns); /* there is room now to open another */
     if (was == DKV_REACH_DOWN) return;
-    if (why) {
-        dkv_peers_log(peers, at, dkv_peers_is_needed(p) ? DKV_LOG_WARN : DKV_LOG_DEBUG, "peer_down",
-                      index, why);
-    }
+    if (why) tell_down(peers, at, index, why);
     peers->options.changed(peers->options.user, at, index);
 }
 
@@ -142,6 +148,7 @@ static dkv_reach need(dkv_peers *peers, const dkv_moment *at, uint16_t index, bo
     if (was_needed) return p->reach;
     if (p->reach == DKV_REACH_UNKNOWN) p->reach = DKV_REACH_CONNECTING;
     if (p->reach == DKV_REACH_DOWN) p->retry_ns = at->now_ns;
+    if (p->reach == DKV_REACH_DOWN && p->untold) tell_down(peers, at, index, p->untold);
     dkv_peers_open_links(peers, at);
     return p->reach;
 }

@@ -120,14 +120,13 @@ def test_check_reads_the_configuration_and_starts_nothing(config, tmp_path):
     assert not (tmp_path / "n1").exists()
 
 
-def test_check_says_when_the_start_will_need_a_word_more(config):
-    done = run("--config", config, "--check")
-    assert "note" not in done.stdout
+def test_check_ends_as_a_start_would_that_needs_a_word_more(config):
     config.write_text(config.read_text().replace("127.0.0.1", "192.0.2.1"))
     done = run("--config", config, "--check")
-    assert done.returncode == 0
-    assert "192.0.2.1:" in done.stdout and "needs --insecure" in done.stdout
-    assert "note" not in run("--config", config, "--check", "--insecure").stdout
+    assert done.returncode == run("--config", config).returncode == 2
+    assert "192.0.2.1:" in done.stderr and "needs --insecure" in done.stderr
+    done = run("--config", config, "--check", "--insecure")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # What is replaced in the good file, by what, the line that is named, and what is said.

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +88,14 @@ def test_the_simulator_is_there_without_an_import_of_its_own() -> None:
         "assert 'dkv._net' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_source_without_its_compiled_parts_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "dkv").mkdir()
+    for file in (support.ROOT / "dkv").glob("*.py"):
+        (tmp_path / "dkv" / file.name).symlink_to(file)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import dkv"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path / 'dkv'} has no compiled parts: run make" in done.stderr

@@ -195,6 +195,22 @@ def test_acquainted_nodes_need_not_meet() -> None:
         assert (len(world.trace.filter("connect")) < 20) == acquainted
 
 
+def test_a_node_that_never_came_is_told_of_when_it_is_needed() -> None:
+    """At first it is no news to an operator: while a cluster begins, nodes start one by one."""
+    world = World(3)
+    world.crash("n3")
+    world.run(seconds=1)
+
+    def told() -> int:
+        return len(world.trace.filter("log", text="n3 is down"))
+
+    assert told() == 2  # by n1 and n2, at level DEBUG
+    for _ in range(2):
+        with pytest.raises(errors.UnavailableError):
+            world.put(KEY, b"value")
+        assert told() == 3  # and by the coordinator
+
+
 def test_a_thousand_nodes_serve() -> None:
     world = World(1000, acquainted=True, trace=False)
     for i in range(100):
