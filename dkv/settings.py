@@ -20,8 +20,8 @@ _UNITS = {"": 1, "B": 1, "KiB": _KIB, "MiB": _MIB, "GiB": _GIB}
 class Limits(TypedDict, total=False):
     """What one node may use at most; clients that ask for more are told that it is busy.
 
-    What is left out has its default value. `requests` is a number, all others are bytes (`scrub`: in
-    a second).
+    What is left out has its default value. `requests` is a number, all others are bytes (`scrub`:
+    in a second).
 
     >>> few: Limits = {"requests": 100, "segment": 16 << 20}
     >>> checked(few)
