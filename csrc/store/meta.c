@@ -9,6 +9,7 @@
 #define FACTS_SEED 2u
 #define CHECKSUM_AT 248u
 #define PAGE_BYTES 4096u
+#define SEQUENCE_MAX ((uint64_t)INT64_MAX) /* out of reach; counting on from there is safe */
 
 static const uint8_t magic[8] = {'d', 'k', 'v', '-', 'm', 'e', 't', 'a'};
 static const dkv_disk_file meta_file = {.kind = DKV_FILE_META};
@@ -53,6 +54,7 @@ static bool is_valid(const uint8_t *slot, uint32_t *version) {
     uint32_t facts_len = dkv_le32(slot + 12);
     if (memcmp(slot, magic, sizeof magic) != 0) return false;
     if (facts_len > DKV_META_STRIDE - DKV_META_HEADER_BYTES) return false;
+    if (dkv_le64(slot + 16) > SEQUENCE_MAX) return false;
     if (dkv_le64(slot + CHECKSUM_AT) != slot_checksum(slot, facts_len)) return false;
     *version = dkv_le32(slot + 8);
     return true;

@@ -4,7 +4,7 @@
  *      0  magic "dkv-meta"       8
  *      8  format version         4   higher than ours: PROTOCOL
  *     12  length of the facts    4
- *     16  sequence               8   the valid slot with the higher one counts
+ *     16  sequence               8   below 2^63; the valid slot with the higher one counts
  *     24  store id               8
  *     32  snapshot               8   0, or the tag of the index snapshot of a clean stop
  *     40  names                130   as in log.h

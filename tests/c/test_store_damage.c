@@ -136,6 +136,36 @@ static void meta_may_rot(void) {
     }
 }
 
+/* Gives a slot of META a sequence, and the checksum that belongs to it. */
+static void forge_sequence(world *w, uint32_t slot, uint64_t sequence) {
+    static uint8_t bytes[DKV_META_STRIDE];
+    dkv_disk_job job = {.op = DKV_DISK_READ,
+                        .file = {.kind = DKV_FILE_META},
+                        .offset = slot * DKV_META_STRIDE,
+                        .len_bytes = sizeof bytes,
+                        .data = bytes};
+    CHECK(dkv_sim_disk_run(w->disk, &job) == DKV_OK);
+    dkv_put_le64(bytes + 16, sequence);
+    dkv_slice facts = {bytes + DKV_META_HEADER_BYTES, dkv_le32(bytes + 12)};
+    dkv_put_le64(bytes + 248, dkv_checksum((dkv_slice){bytes, 248}, dkv_checksum(facts, 2)));
+    job.op = DKV_DISK_WRITE;
+    CHECK(dkv_sim_disk_run(w->disk, &job) == DKV_OK);
+}
+
+/* A sequence from which META could not count on is damage, whatever its checksum says. */
+static void a_sequence_without_successor_is_damage(void) {
+    static const uint64_t sequences[] = {UINT64_MAX, UINT64_MAX - 1, (uint64_t)INT64_MAX + 1};
+    for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) {
+        world *w = new_world(check_seed);
+        world_write_and_settle(w, 50);
+        for (int n = 0; n < 3; n++) world_set_facts(w);
+        world_settle(w);
+        world_stop(w, STOP_KILL);
+        forge_sequence(w, i % 2, sequences[i]);
+        CHECK(world_open(w) == DKV_OK && world_compare(w) == 0 && w->facts_set == 3);
+    }
+}
+
 /* ---- damage found later ---- */
 
 static void flip_last_record(world *w) {
@@ -362,6 +392,7 @@ static const check_test tests[] = {
     CHECK_TEST(early_damage_is_no_torn_tail),
     CHECK_TEST(lost_segment_is_noticed),
     CHECK_TEST(meta_may_rot),
+    CHECK_TEST(a_sequence_without_successor_is_damage),
     CHECK_TEST(read_meets_damage_and_is_healed),
     CHECK_TEST(failed_read_forgets_nothing),
     CHECK_TEST(other_key_is_data_loss),

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "fuzz.h"
 #include "sim/disk.h"
+#include "store/cache.h"
 #include "store/log.h"
 #include "store/meta.h"
 #include "store/snapshot.h"
@@ -47,8 +48,11 @@ static uint32_t current;               /* number of the one that records are pla
 static bool lying;
 static bool damaged; /* reading met damage */
 
-static const dkv_store_options options = {
-    .cluster = "cluster", .node_id = "node", .new_store_id = STORE_ID, .segment_bytes = 65536};
+static const dkv_store_options options = {.cluster = "cluster",
+                                          .node_id = "node",
+                                          .new_store_id = STORE_ID,
+                                          .segment_bytes = 65536,
+                                          .cache_bytes = 2 * DKV_CACHE_RECORD_MAX};
 static const dkv_store_identity identity = {STORE_ID, "cluster", "node"};
 
 /* ---- records ---- */
