@@ -173,6 +173,10 @@ void dkv_peers_release(dkv_peers *peers, const dkv_moment *at, uint16_t index) {
     dkv_peers_wake_at(peers, at, at->now_ns);
 }
 
+bool dkv_peers_differs(const dkv_peers *peers, uint16_t index) {
+    return peers->all[index].mismatch_told;
+}
+
 int dkv_peers_state(const dkv_peers *peers, uint16_t index) {
     return peers->all[index].state;
 }

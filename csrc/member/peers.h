@@ -69,6 +69,9 @@ dkv_reach dkv_peers_want(dkv_peers *peers, const dkv_moment *at, uint16_t peer);
 dkv_reach dkv_peers_hold(dkv_peers *peers, const dkv_moment *at, uint16_t peer);
 void dkv_peers_release(dkv_peers *peers, const dkv_moment *at, uint16_t peer);
 
+/* True if what was last heard of the peer is that its cluster or its map is another one. */
+bool dkv_peers_differs(const dkv_peers *peers, uint16_t peer);
+
 /* What an UP peer last said it would answer to a write: 0, BUSY or NO_SPACE. */
 int dkv_peers_state(const dkv_peers *peers, uint16_t peer);
 

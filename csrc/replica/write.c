@@ -99,11 +99,15 @@ static int objection(const dkv_replica *replica, const write_request *w, unsigne
 
 /* Why a replica cannot take the write. */
 static const char *obstacle(const dkv_replica *replica, const write_request *w, unsigned i) {
-    bool is_there = dkv_replica_is_mine(&w->r, i) ||
-                    dkv_peers_reach(replica->options.peers, w->r.list[i]) == DKV_REACH_UP;
-    int err = is_there ? objection(replica, w, i) : DKV_OK;
+    const dkv_peers *peers = replica->options.peers;
+    bool is_mine = dkv_replica_is_mine(&w->r, i);
+    if (!is_mine && dkv_peers_reach(peers, w->r.list[i]) != DKV_REACH_UP) {
+        bool differs = dkv_peers_differs(peers, w->r.list[i]);
+        return differs ? "configured differently, see the log" : "not reachable";
+    }
+    int err = objection(replica, w, i);
     switch (err) {
-    case DKV_OK: return "not reachable";
+    case DKV_OK: return "not reachable"; /* it has come back since */
     case DKV_ERR_NO_SPACE: return "disk full";
     case DKV_ERR_BUSY: return "busy";
     default: return dkv_err_sentence(err);

@@ -78,6 +78,17 @@ def test_nodes_whose_maps_differ_say_so_at_both_ends(
     assert (a.stop(signal.SIGTERM), b.stop(signal.SIGTERM)) == (0, 0)
 
 
+def test_a_write_that_needs_a_node_with_another_map_says_so(launch, tmp_path, ports):
+    def nodes(rest):
+        return {"n1": address(ports[0]), "n2": address(ports[1], rest)}
+
+    first = configure(tmp_path, "n1", nodes(""), replication=2)
+    meet(launch, first, configure(tmp_path, "n2", nodes(", weight: 2"), replication=2))
+    with dkv.connect(f"127.0.0.1:{ports[0]}") as client:
+        with pytest.raises(errors.UnavailableError, match="n. .configured differently, see the"):
+            client.put("key", b"value")
+
+
 def test_a_node_that_is_not_in_the_map_is_refused_by_name(launch, tmp_path, ports):
     two = {"n1": address(ports[0]), "n2": address(ports[1])}
     three = {**two, "n3": address(ports[2])}
