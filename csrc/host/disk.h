@@ -27,8 +27,8 @@ typedef void (*dkv_disk_wake)(void *user);
 
 /* Opens the directory, making it (mode 0700) if it is not there, and locks it. *out is owned by the
  * caller. `wake` may be NULL if nothing is submitted. On an error `why` (DKV_DETAIL_MAX bytes) says
- * what is wrong: LOCKED, PERMISSION, NO_SPACE, IO, NO_MEMORY, PRECONDITION (`in_memory`, and there
- * are files of a store). */
+ * what is wrong: LOCKED, PERMISSION, NO_SPACE, IO, NO_MEMORY, INVALID (no directory), NOT_FOUND (no
+ * parent directory), PRECONDITION (`in_memory`, and there are files of a store). */
 int dkv_disk_open(const char *path, bool in_memory, dkv_disk_wake wake, void *user, dkv_disk **out,
                   char *why);
 
