@@ -29,6 +29,8 @@ int dkv_disk_err_of(int error) {
     case ENOTDIR:
     case EEXIST: return DKV_ERR_INVALID;
     case ENOMEM: return DKV_ERR_NO_MEMORY;
+    case EMFILE:
+    case ENFILE: return DKV_ERR_BUSY;
     case EACCES:
     case EPERM:
     case EROFS: return DKV_ERR_PERMISSION;

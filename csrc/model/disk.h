@@ -8,7 +8,9 @@
  * 2. A SYNC that completes with err 0 makes every WRITE to that file that was handed out before it
  *    survive a power loss. Until then any part of it, in any order, may or may not survive.
  * 3. CREATE, REMOVE and the length of a file survive a power loss after a later SYNC_DIR.
- * 4. After a SYNC or SYNC_DIR that failed, nothing more is promised: the node must stop. */
+ * 4. After a SYNC or SYNC_DIR that failed, nothing more is promised: the node must stop.
+ * 5. IO from a READ means the medium. What may pass, such as too many open files, is another error.
+ */
 #ifndef DKV_MODEL_DISK_H
 #define DKV_MODEL_DISK_H
 

@@ -245,8 +245,8 @@ static void facts_stored(dkv_node *node, const dkv_moment *at, const dkv_store_e
 
 static void record_damaged(dkv_node *node, const dkv_moment *at, uint64_t token) {
     dkv_notice_say(at, DKV_LOG_ERROR, "record_damaged",
-                   "a stored record is damaged: the other replicas serve its key, and this node "
-                   "fetches it from one of them");
+                   "a stored record is damaged or cannot be read: the other replicas serve its "
+                   "key, and this node fetches it from one of them");
     dkv_replica_lost(node->replica, token);
 }
 
@@ -262,6 +262,11 @@ static void take_store_events(dkv_node *node, const dkv_moment *at) {
             record_damaged(node, at, event.cookie);
         } else if (event.kind == DKV_STORE_SCRUBBED) {
             node->scrub_ms = at->wall_ms;
+        } else if (event.kind == DKV_STORE_UNREADABLE) {
+            dkv_notice_say(
+                at, DKV_LOG_ERROR, "disk_unreadable",
+                "so much of the data directory cannot be read that no more of it is "
+                "fetched anew: if the disk is failing, start this node with an empty one");
         } else if (event.cookie >= DKV_REPLICA_COOKIE_END) {
             facts_stored(node, at, &event);
         } else {

@@ -268,6 +268,7 @@ NODE_METHOD_ERR(start)
 NODE_METHOD_ERR(stop)
 NODE_METHOD_ERR(wipe)
 NODE_METHOD_ERR(flip)
+NODE_METHOD_ERR(spoil)
 NODE_METHOD_ERR(lose_file)
 
 static PyObject *world_declare_lost(PyObject *object, PyObject *args) {
@@ -616,6 +617,8 @@ static PyMethodDef world_methods[] = {
      "declare_lost($self, node, lost, /)\n--\n\nAn operator's word to a node."},
     {"wipe", world_wipe, METH_O, "wipe($self, node, /)\n--\n\nReplaces the disk."},
     {"flip", world_flip, METH_O, "flip($self, node, /)\n--\n\nFlips a bit of the disk."},
+    {"spoil", world_spoil, METH_O,
+     "spoil($self, node, /)\n--\n\nMakes a page of the disk unreadable."},
     {"lose_file", world_lose_file, METH_O,
      "lose_file($self, node, /)\n--\n\nLoses a file of the disk."},
     {"skew", world_skew, METH_VARARGS,

@@ -13,10 +13,11 @@
 #define KEYS_MAX 12u
 #define MANY_KEYS_MAX 100u /* so that most are not written again before the end */
 #define NODES_MAX 12u
-#define OPS_MAX 1500u         /* the check compares them pairwise */
-#define QUIET_NS (9000 * MS)  /* longer than any deadline, and than it takes to find each other */
-#define HEAL_NS (120000 * MS) /* from the end of all faults until all replicas are identical */
-#define BUSY_MAX 10u          /* tries, half a second apart */
+#define OPS_MAX 1500u          /* the check compares them pairwise */
+#define QUIET_NS (9000 * MS)   /* longer than any deadline, and than it takes to find each other */
+#define SCRUB_NS (240000 * MS) /* until all logs have been read: a place takes up to a minute */
+#define HEAL_NS (120000 * MS)  /* from the end of all faults until all replicas are identical */
+#define BUSY_MAX 10u           /* tries, half a second apart */
 #define NO_OP DKV_CHECK_NO_OP
 
 const char *dkv_fault_name(dkv_fault fault) {
@@ -320,7 +321,7 @@ static uint64_t scrub_passes(const campaign *c, uint16_t node) {
 
 /* Lets every node read its whole log once more: after the second pass from now. */
 static bool await_scrub(campaign *c, int *err, dkv_violation *out) {
-    int64_t end = dkv_world_now(c->world) + HEAL_NS;
+    int64_t end = dkv_world_now(c->world) + SCRUB_NS;
     for (uint16_t i = 0; i < c->chaos.n_nodes; i++) {
         uint64_t upto = scrub_passes(c, i) + 2;
         while (scrub_passes(c, i) < upto) {

@@ -31,6 +31,7 @@
     X(SYNC_ERROR, "sync_error") \
     X(READ_ERROR, "read_error") \
     X(FLIP, "flip")             \
+    X(UNREADABLE, "unreadable") \
     X(LOSE_FILE, "lose_file")   \
     X(WIPE, "wipe")             \
     X(DECLARE_LOST, "declare_lost")

@@ -221,6 +221,7 @@ static void fault(dkv_chaos *chaos, dkv_fault kind, uint16_t node) {
         dkv_world_fail_reads(world, node, (uint32_t)between(chaos, 1, 4));
         break;
     case DKV_FAULT_FLIP: flip(chaos, node); break;
+    case DKV_FAULT_UNREADABLE: dkv_world_spoil(world, node); break;
     case DKV_FAULT_WIPE:
         dkv_world_crash(world, node);
         dkv_world_wipe(world, node);
@@ -298,5 +299,6 @@ void dkv_chaos_end(dkv_chaos *chaos) {
         dkv_world_fail_reads(chaos->world, node, 0);
         bool rots = chaos->faults >> DKV_FAULT_FLIP & 1;
         for (int i = 0; rots && i < LAST_FLIPS; i++) dkv_world_flip(chaos->world, node);
+        if (chaos->faults >> DKV_FAULT_UNREADABLE & 1) dkv_world_spoil(chaos->world, node);
     }
 }

@@ -9,6 +9,8 @@
 #include "store/meta.h"
 #include "store/scan.h"
 
+#define PAGE_BYTES 4096u /* what a kernel reads at once */
+
 int dkv_world_wipe(dkv_world *world, uint16_t node) {
     dkv_sim_node *sn = &world->nodes[node];
     if (sn->node) return DKV_ERR_PRECONDITION;
@@ -23,18 +25,18 @@ int dkv_world_wipe(dkv_world *world, uint16_t node) {
 /* What its records tell of a segment. */
 typedef struct showing {
     uint32_t synced; /* they say that all before was durable when they were written (store/log.h) */
-    uint32_t byte;   /* the record that holds this one is looked for ... */
-    bool found;      /* ... and is there, and no control record */
-    dkv_key_hash hash;
-    dkv_version version;
+    uint32_t from;   /* records that touch the bytes from here ... */
+    uint32_t to;     /* ... up to here are looked for */
+    dkv_buf found;   /* those that are no control records: a dkv_sim_loss each; to be freed */
 } showing;
 
-static void show_record(showing *s, const dkv_scan *scan, const dkv_log_record *record) {
+static int show_record(showing *s, const dkv_scan *scan, const dkv_log_record *record) {
     if (record->synced_upto > s->synced) s->synced = record->synced_upto;
-    if (s->byte < scan->item_at || s->byte >= scan->item_end || record->record.key.len == 0) return;
-    s->found = true;
-    s->hash = dkv_hash_key(record->record.key);
-    s->version = record->record.version;
+    bool touches = s->from < scan->item_end && scan->item_at < s->to;
+    if (!touches || record->record.key.len == 0) return DKV_OK;
+    dkv_sim_loss loss = {.token = dkv_hash_key(record->record.key).token,
+                         .version = record->record.version};
+    return dkv_buf_append(&s->found, (dkv_slice){(const uint8_t *)&loss, sizeof loss});
 }
 
 static int scan_segment(dkv_slice segment, dkv_scan *scan, showing *s) {
@@ -42,11 +44,12 @@ static int scan_segment(dkv_slice segment, dkv_scan *scan, showing *s) {
         dkv_log_record record;
         int item = dkv_scan_next(scan, &record);
         if (item < 0 || item == DKV_SCAN_END) return item < 0 ? item : DKV_OK;
-        if (item == DKV_SCAN_RECORD) show_record(s, scan, &record);
+        int err = item == DKV_SCAN_RECORD ? show_record(s, scan, &record) : DKV_OK;
+        if (err) return err;
         if (item != DKV_SCAN_NEED) continue;
         uint8_t *to;
         uint32_t offset, asked;
-        int err = dkv_scan_room(scan, (uint32_t)segment.len, &to, &offset, &asked);
+        err = dkv_scan_room(scan, (uint32_t)segment.len, &to, &offset, &asked);
         if (err) return err;
         memcpy(to, segment.data + offset, asked);
         dkv_scan_filled(scan, asked, asked);
@@ -87,7 +90,7 @@ static uint32_t newest_segment(dkv_sim_node *sn) {
 
 /* True unless whole records tell that damage at this byte is none of a torn write. */
 static bool is_unseen(dkv_sim_node *sn, dkv_disk_file at) {
-    showing shown = {0};
+    showing shown = {0}; /* finds none */
     if (at.number < newest_segment(sn)) return false;
     return !look_at(sn, at.number, &shown) || at.size_bytes >= shown.synced;
 }
@@ -116,19 +119,20 @@ int dkv_world_lose_file(dkv_world *world, uint16_t node) {
     return DKV_OK;
 }
 
-/* A record is lost; or, `shown` not being found, something that tells of others. */
-static void note_loss(dkv_sim_node *sn, const showing *shown, bool unseen) {
+/* Records are lost; or, if none were found, something that tells of others. */
+static void note_losses(dkv_sim_node *sn, const showing *shown, bool unseen) {
     dkv_world *world = sn->world;
-    if (!shown->found) {
-        if (unseen) sn->end_damaged_at = world->now;
-        return;
+    const dkv_sim_loss *found = (const dkv_sim_loss *)(const void *)shown->found.data;
+    size_t n = shown->found.len / sizeof *found;
+    if (n == 0 && unseen) sn->end_damaged_at = world->now;
+    for (size_t i = 0; i < n; i++) {
+        if (dkv_sim_make_room(world, (void **)&sn->losses, sn->n_losses, &sn->losses_cap,
+                              sizeof *sn->losses)) {
+            return;
+        }
+        sn->losses[sn->n_losses++] =
+            (dkv_sim_loss){found[i].token, found[i].version, world->now, unseen};
     }
-    if (dkv_sim_make_room(world, (void **)&sn->losses, sn->n_losses, &sn->losses_cap,
-                          sizeof *sn->losses)) {
-        return;
-    }
-    sn->losses[sn->n_losses++] =
-        (dkv_sim_loss){shown->hash.token, shown->version, world->now, unseen};
 }
 
 int dkv_world_flip(dkv_world *world, uint16_t node) {
@@ -136,11 +140,29 @@ int dkv_world_flip(dkv_world *world, uint16_t node) {
     dkv_disk_file at;
     int err = dkv_sim_disk_choose_byte(sn->disk, &at);
     if (err) return err;
-    showing shown = {.byte = (uint32_t)at.size_bytes};
+    showing shown = {.from = (uint32_t)at.size_bytes, .to = (uint32_t)at.size_bytes + 1};
     look_at(sn, at.number, &shown);
     dkv_sim_disk_flip(sn->disk, at, at.size_bytes, (unsigned)dkv_sim_between(world, 0, 7));
     note(sn, DKV_TRACE_FLIP, at);
-    note_loss(sn, &shown, is_unseen(sn, at));
+    note_losses(sn, &shown, is_unseen(sn, at));
+    dkv_buf_free(&shown.found);
+    return DKV_OK;
+}
+
+int dkv_world_spoil(dkv_world *world, uint16_t node) {
+    dkv_sim_node *sn = &world->nodes[node];
+    dkv_disk_file at;
+    if (dkv_sim_disk_is_spoiled(sn->disk)) return DKV_ERR_PRECONDITION;
+    int err = dkv_sim_disk_choose_byte(sn->disk, &at);
+    if (err) return err;
+    at.size_bytes -= at.size_bytes % PAGE_BYTES;
+    showing shown = {.from = (uint32_t)at.size_bytes, .to = (uint32_t)at.size_bytes + PAGE_BYTES};
+    err = dkv_sim_disk_spoil(sn->disk, at, shown.from, shown.to);
+    if (err) return err;
+    look_at(sn, at.number, &shown);
+    note(sn, DKV_TRACE_UNREADABLE, at);
+    note_losses(sn, &shown, false); /* an error is noticed wherever it is met */
+    dkv_buf_free(&shown.found);
     return DKV_OK;
 }
 

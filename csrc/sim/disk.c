@@ -27,6 +27,8 @@ typedef struct sim_file {
     bool entry_durable;
     dkv_buf durable;
     uint64_t len_bytes; /* as the process sees it */
+    uint64_t bad_from;  /* from here ... */
+    uint64_t bad_to;    /* ... up to here it cannot be read; 0: everywhere it can */
     change *first;
     change *last;
 } sim_file;
@@ -251,6 +253,10 @@ static int add_change(dkv_sim_disk *disk, sim_file *file, bool cut, uint64_t off
     return DKV_OK;
 }
 
+static bool touches_bad(const sim_file *file, uint64_t from, uint64_t to) {
+    return from < file->bad_to && file->bad_from < to;
+}
+
 static int do_write(dkv_sim_disk *disk, const dkv_disk_job *job) {
     sim_file *file = find(disk, job->file);
     if (!file) return DKV_ERR_NOT_FOUND;
@@ -264,6 +270,7 @@ static int do_write(dkv_sim_disk *disk, const dkv_disk_job *job) {
         len = (uint32_t)dkv_rand_below(&disk->rand, room + 1);
     }
     int err = len ? add_change(disk, file, false, job->offset, job->data, len) : DKV_OK;
+    if (touches_bad(file, job->offset, job->offset + len)) file->bad_from = file->bad_to = 0;
     return err ? err : fits ? DKV_OK : DKV_ERR_NO_SPACE;
 }
 
@@ -297,6 +304,7 @@ static int do_read(dkv_sim_disk *disk, dkv_disk_job *job) {
     uint64_t from = job->offset, to = job->offset + job->len_bytes;
     if (to > file->len_bytes) to = file->len_bytes;
     if (from >= to) return DKV_OK;
+    if (touches_bad(file, from, to)) return DKV_ERR_IO;
     job->done_bytes = (uint32_t)(to - from);
     read_part(file, from, to, job->data);
     return DKV_OK;
@@ -410,6 +418,8 @@ static int copy_file(dkv_sim_disk *disk, const sim_file *from) {
     int err = set_durable_len(file, from->len_bytes);
     if (err || from->len_bytes == 0) return err;
     file->len_bytes = from->len_bytes;
+    file->bad_from = from->bad_from;
+    file->bad_to = from->bad_to;
     read_part(from, 0, from->len_bytes, file->durable.data);
     return DKV_OK;
 }
@@ -436,6 +446,24 @@ int dkv_sim_disk_flip(dkv_sim_disk *disk, dkv_disk_file name, uint64_t offset, u
     if (!file || offset >= file->durable.len) return DKV_ERR_NOT_FOUND;
     file->durable.data[offset] ^= (uint8_t)(1u << (bit % 8));
     return DKV_OK;
+}
+
+int dkv_sim_disk_spoil(dkv_sim_disk *disk, dkv_disk_file name, uint64_t from, uint64_t to) {
+    sim_file *file = find(disk, name);
+    if (!file) return DKV_ERR_NOT_FOUND;
+    for (const change *c = file->first; c; c = c->next) {
+        if (c->offset < to && (c->cut || from < c->offset + c->len)) return DKV_ERR_PRECONDITION;
+    }
+    file->bad_from = from;
+    file->bad_to = to;
+    return DKV_OK;
+}
+
+bool dkv_sim_disk_is_spoiled(const dkv_sim_disk *disk) {
+    for (const sim_file *file = disk->files; file; file = file->next) {
+        if (file->bad_to > 0) return true;
+    }
+    return false;
 }
 
 int dkv_sim_disk_choose_byte(dkv_sim_disk *disk, dkv_disk_file *out) {

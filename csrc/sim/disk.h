@@ -49,6 +49,14 @@ void dkv_sim_disk_power_cut(dkv_sim_disk *disk);
 
 /* ---- faults ---- */
 
+/* The bytes [from, to) of a file can no longer be read (IO), until some of them are written again.
+ * NOT_FOUND: there is no such file; PRECONDITION: some of them are not durable, so that the page
+ * cache has them. A file has one such place at most: the last. */
+int dkv_sim_disk_spoil(dkv_sim_disk *disk, dkv_disk_file file, uint64_t from, uint64_t to);
+
+/* Whether there is such a place on the disk. */
+bool dkv_sim_disk_is_spoiled(const dkv_sim_disk *disk);
+
 /* Everything is gone: a new, empty disk. */
 void dkv_sim_disk_wipe(dkv_sim_disk *disk);
 

@@ -57,7 +57,7 @@ typedef struct dkv_sim_link {
 
 #define DKV_SIM_DECLARATION UINT64_MAX /* the handle of every declaration */
 
-/* A record that a flipped bit has destroyed. */
+/* A record that a flipped bit or an unreadable place has destroyed. */
 typedef struct dkv_sim_loss {
     uint64_t token;
     dkv_version version;

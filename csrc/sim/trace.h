@@ -20,6 +20,7 @@
     X(RESUME, "resume")               \
     X(WIPE, "wipe")                   \
     X(FLIP, "flip")                   \
+    X(UNREADABLE, "unreadable")       \
     X(LOSE_FILE, "lose_file")         \
     X(DECLARE_LOST, "declare_lost")   \
     X(CAPACITY, "capacity")           \

@@ -181,6 +181,11 @@ int dkv_world_wipe(dkv_world *world, uint16_t node);
 /* Flips one bit somewhere in what the disk holds of the log. NOT_FOUND if it holds nothing. */
 int dkv_world_flip(dkv_world *world, uint16_t node);
 
+/* From now on a page of the log cannot be read, until something is written there. NOT_FOUND if the
+ * disk holds nothing; PRECONDITION if it has such a page already, or this one is just being
+ * written. */
+int dkv_world_spoil(dkv_world *world, uint16_t node);
+
 /* Flips one bit of the index snapshot, or of one of the two copies in META. PRECONDITION while the
  * process runs; NOT_FOUND if there is no such file. */
 int dkv_world_flip_file(dkv_world *world, uint16_t node, dkv_file_kind kind);
@@ -203,15 +208,16 @@ void dkv_world_slow_disk(dkv_world *world, uint16_t node, uint32_t max_us, uint6
 void dkv_world_fail_syncs(dkv_world *world, uint16_t node, uint32_t count);
 void dkv_world_fail_reads(dkv_world *world, uint16_t node, uint32_t count);
 
-/* When the disk last lost something without the node's doing, −1 if never: wiped, flipped, a file
- * lost, the machine without power in INTERVAL, the process dead in MEMORY. */
+/* When the disk last lost something without the node's doing, −1 if never: wiped, flipped, a page
+ * or a file lost, the machine without power in INTERVAL, the process dead in MEMORY. */
 int64_t dkv_world_damaged_at(const dkv_world *world, uint16_t node);
 
 /* When the disk was last wiped, −1 if never. */
 int64_t dkv_world_wiped_at(const dkv_world *world, uint16_t node);
 
 /* When the disk last lost a record of this key as new as `version` or newer, or may have: a flipped
- * bit takes the record that it hits, all other damage whatever there was. −1 if never. */
+ * bit takes the record that it hits, an unreadable page those that touch it, all other damage
+ * whatever there was. −1 if never. */
 int64_t dkv_world_lost_at(const dkv_world *world, uint16_t node, uint64_t token,
                           dkv_version version);
 

@@ -74,11 +74,17 @@ static void stop(dkv_merge *merge) {
     merge->scan = (dkv_scan){0};
 }
 
-/* The segment stays as it is until the next start. */
-static void leave_alone(dkv_merge *merge, dkv_segment *segment) {
-    segment->unreadable = true;
-    merge->unreadable_bytes += segment->end;
-    if (segment == merge->victim) stop(merge);
+/* The victim stays as it is until scrub has read it. */
+static void leave_alone(dkv_merge *merge) {
+    merge->victim->unreadable = true;
+    merge->unreadable_bytes += merge->victim->end;
+    stop(merge);
+}
+
+void dkv_merge_take_up(dkv_merge *merge, dkv_segment *segment) {
+    if (!segment->unreadable) return;
+    segment->unreadable = false;
+    merge->unreadable_bytes -= segment->end;
 }
 
 /* Loses every record that the index still sees in the segment: the scan did not find them. This
@@ -106,20 +112,26 @@ static int move_if_live(dkv_store *store, const dkv_log_record *record) {
     return err;
 }
 
-static dkv_disk_job *read_piece(dkv_merge *merge) {
+/* Fills in the job that reads the next piece; read_asked is 0 if there is nothing but holes. */
+static int plan_read(dkv_store *store) {
+    dkv_merge *merge = &store->merge;
     uint8_t *to;
     uint32_t offset;
-    if (dkv_scan_room(&merge->scan, DKV_MERGE_PIECE_BYTES, &to, &offset, &merge->read_asked)) {
-        return NULL; /* without memory: with the next call */
-    }
-    merge->credit -= merge->credit < merge->read_asked ? merge->credit : merge->read_asked;
-    merge->read_out = true;
-    merge->victim->reads_out++;
+    int err = dkv_holes_room(&store->holes, NULL, &merge->scan, DKV_MERGE_PIECE_BYTES, &to, &offset,
+                             &merge->read_asked);
+    if (err) return err;
     merge->read_job = (dkv_disk_job){.op = DKV_DISK_READ,
                                      .file = dkv_segment_file(merge->victim),
                                      .offset = offset,
                                      .len_bytes = merge->read_asked,
                                      .data = to};
+    return DKV_OK;
+}
+
+static dkv_disk_job *hand_out_read(dkv_merge *merge) {
+    merge->credit -= merge->credit < merge->read_asked ? merge->credit : merge->read_asked;
+    merge->read_out = true;
+    merge->victim->reads_out++;
     return &merge->read_job;
 }
 
@@ -132,12 +144,15 @@ static dkv_disk_job *next_read(dkv_store *store) {
         dkv_log_record record;
         int item =
             merge->victim->live_bytes > 0 ? dkv_scan_next(&merge->scan, &record) : DKV_SCAN_END;
-        if (item == DKV_SCAN_NEED) return read_piece(merge);
-        if (item == DKV_SCAN_END) {
+        if (item == DKV_SCAN_NEED) {
+            if (plan_read(store)) return NULL; /* without memory: with the next call */
+            if (merge->read_asked > 0) return hand_out_read(merge);
+        } else if (item == DKV_SCAN_END) {
             lose_rest(store, merge->victim);
             stop(merge);
         } else if (item < 0) {
-            leave_alone(merge, merge->victim);
+            merge->victim->unremovable = true;
+            leave_alone(merge);
         } else if (item == DKV_SCAN_RECORD && move_if_live(store, &record)) {
             dkv_scan_back(&merge->scan); /* without memory: the same record with the next call */
             return NULL;
@@ -146,11 +161,13 @@ static dkv_disk_job *next_read(dkv_store *store) {
     return NULL;
 }
 
-static void read_done(dkv_merge *merge) {
+static void read_done(dkv_store *store) {
+    dkv_merge *merge = &store->merge;
     merge->read_out = false;
     merge->victim->reads_out--;
     if (merge->read_job.err) {
-        leave_alone(merge, merge->victim);
+        dkv_scrub_suspect(store, merge->victim);
+        leave_alone(merge);
     } else {
         dkv_scan_filled(&merge->scan, merge->read_asked, merge->read_job.done_bytes);
     }
@@ -174,7 +191,7 @@ static bool may_remove(dkv_store *store, dkv_segment *segment) {
     const dkv_append *append = &store->append;
     if (!is_settled(segment) || segment->live_bytes > 0 || segment->reads_out > 0) return false;
     if (segment->last_death > append->durable || segment == store->merge.victim) return false;
-    if (segment->unreadable) return false;
+    if (segment->unremovable) return false;
     if (!segment->removed_notice && !give_notice(store, segment)) return false;
     return segment->removed_notice <= append->durable || append->full;
 }
@@ -201,9 +218,11 @@ static void remove_done(dkv_store *store) {
     dkv_segment *segment = merge->removing;
     merge->removing = NULL;
     if (merge->remove_job.err && merge->remove_job.err != DKV_ERR_NOT_FOUND) {
-        leave_alone(merge, segment);
+        segment->unremovable = true;
         return;
     }
+    dkv_merge_take_up(merge, segment);
+    dkv_holes_forget(&store->holes, segment->number);
     dkv_segments_drop(&store->segments, segment);
     dkv_store_retry(store);
 }
@@ -221,7 +240,7 @@ dkv_disk_job *dkv_merge_next_job(dkv_store *store) {
 
 void dkv_merge_job_done(dkv_store *store, dkv_disk_job *job) {
     if (job == &store->merge.read_job) {
-        read_done(&store->merge);
+        read_done(store);
     } else {
         remove_done(store);
     }

@@ -33,7 +33,7 @@ typedef struct dkv_merge {
     dkv_scan scan;
     uint64_t credit;           /* bytes that may be read */
     uint64_t merged_bytes;     /* moved since the store was opened */
-    uint64_t unreadable_bytes; /* of segments that cannot be merged before the next start */
+    uint64_t unreadable_bytes; /* of segments that are left alone */
     dkv_disk_job read_job;
     uint32_t read_asked;
     bool read_out;
@@ -43,6 +43,9 @@ typedef struct dkv_merge {
 } dkv_merge;
 
 void dkv_merge_free(dkv_merge *merge);
+
+/* Scrub has read the segment, but for its holes: merge need not leave it alone any more. */
+void dkv_merge_take_up(dkv_merge *merge, dkv_segment *segment);
 
 /* `bytes` have been applied. */
 void dkv_merge_pay(dkv_merge *merge, uint64_t bytes);

@@ -197,7 +197,8 @@ static int load(dkv_store *store, const directory *dir, uint64_t snapshot, uint3
             continue_last(store);
             return DKV_OK;
         }
-        if (err != DKV_ERR_DATA_LOSS && err != DKV_ERR_NOT_FOUND) return err;
+        bool may_scan = err == DKV_ERR_DATA_LOSS || err == DKV_ERR_NOT_FOUND || err == DKV_ERR_IO;
+        if (!may_scan) return err;
         absent = err == DKV_ERR_NOT_FOUND;
     }
     if (absent && store->meta.damage == 0) store->meta.damage = 1;

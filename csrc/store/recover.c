@@ -28,6 +28,7 @@ typedef struct recovery {
     dkv_disk_run run;
     void *disk;
     dkv_store_report *report;
+    dkv_probe probe;      /* of the segment being read */
     found_segment *found; /* ascending by number */
     uint32_t n_found;
     dkv_buf gaps;    /* of gap */
@@ -41,28 +42,39 @@ int dkv_recover_header(uint32_t number, dkv_disk_run run, void *disk, dkv_log_he
                         .file = {.kind = DKV_FILE_SEGMENT, .number = number},
                         .len_bytes = sizeof bytes,
                         .data = bytes};
-    int err = run(disk, &job);
-    if (err) return err;
+    int err;
+    unsigned tries = 0;
+    do err = run(disk, &job);
+    while (err == DKV_ERR_IO && ++tries < DKV_HOLE_TRIES);
+    if (err) return err == DKV_ERR_IO ? DKV_ERR_DATA_LOSS : err;
     if (job.done_bytes < sizeof bytes) return DKV_ERR_DATA_LOSS;
     err = dkv_log_header_decode(bytes, out);
     if (err) return err;
     return out->number == number ? DKV_OK : DKV_ERR_DATA_LOSS;
 }
 
-static int read_more(const recovery *r, const dkv_segment *segment, dkv_scan *scan) {
-    uint8_t *to;
-    uint32_t offset, asked;
-    int err = dkv_scan_room(scan, READ_BYTES, &to, &offset, &asked);
-    if (err) return err;
-    dkv_disk_job job = {.op = DKV_DISK_READ,
-                        .file = dkv_segment_file(segment),
-                        .offset = offset,
-                        .len_bytes = asked,
-                        .data = to};
-    err = r->run(r->disk, &job);
-    if (err) return err;
-    dkv_scan_filled(scan, asked, job.done_bytes);
-    return DKV_OK;
+/* Reads on. What has failed is tried again, and given up in the end. */
+static int read_more(recovery *r, const dkv_segment *segment, dkv_scan *scan) {
+    for (;;) {
+        uint8_t *to;
+        uint32_t from, asked;
+        int err = dkv_holes_room(&r->store->holes, &r->probe, scan, READ_BYTES, &to, &from, &asked);
+        if (err || asked == 0) return err;
+        dkv_disk_job job = {.op = DKV_DISK_READ,
+                            .file = dkv_segment_file(segment),
+                            .offset = from,
+                            .len_bytes = asked,
+                            .data = to};
+        err = r->run(r->disk, &job);
+        if (!err) {
+            r->probe.tries = 0;
+            dkv_scan_filled(scan, asked, job.done_bytes);
+        }
+        if (err != DKV_ERR_IO) return err;
+        dkv_hole hole = {segment->number, from, from + asked};
+        bool is_last = dkv_probe_failed(&r->probe, err, hole.from, hole.to);
+        if (is_last && !dkv_holes_add(&r->store->holes, hole)) return err;
+    }
 }
 
 /* ---- finding ---- */
@@ -126,6 +138,7 @@ static int scan_segment(recovery *r, uint32_t at) {
     dkv_log_record record;
     dkv_log_at from = {dkv_store_id(r->store), segment->number, DKV_LOG_HEADER_BYTES};
     dkv_scan_init(&scan, from, segment->end);
+    r->probe = (dkv_probe){0};
     int err = DKV_OK, item = DKV_SCAN_NEED;
     while (!err && item != DKV_SCAN_END) {
         item = dkv_scan_next(&scan, &record);
@@ -191,6 +204,17 @@ static void judge_gaps(recovery *r) {
     }
 }
 
+/* Counts the holes that lie in no confirmed part: they are no torn tail, as that can be read. */
+static void judge_holes(recovery *r) {
+    const dkv_holes *holes = &r->store->holes;
+    for (uint32_t i = 0; i < holes->count; i++) {
+        found_segment *found = find_segment(r, holes->at[i].number);
+        if (holes->at[i].from < found->confirmed) continue;
+        r->report->damaged_records++;
+        found->segment->damaged = true;
+    }
+}
+
 static bool holds(const dkv_buf *numbers, uint32_t number) {
     for (size_t i = 0; i + 4 <= numbers->len; i += 4) {
         if (dkv_le32(numbers->data + i) == number) return true;
@@ -246,6 +270,7 @@ static int save_tail(recovery *r, const found_segment *found) {
     dkv_log_record record;
     dkv_scan_init(&scan, (dkv_log_at){dkv_store_id(r->store), found->segment->number, from},
                   found->file_end);
+    r->probe = (dkv_probe){0};
     int err = DKV_OK, item = DKV_SCAN_NEED;
     while (!err && item != DKV_SCAN_END) {
         item = dkv_scan_next(&scan, &record);
@@ -329,6 +354,7 @@ int dkv_recover_log(dkv_store *store, const dkv_disk_file *files, uint32_t n_fil
     int err = scan_all(&r, files, n_files);
     if (!err) {
         judge_gaps(&r);
+        judge_holes(&r);
         judge_absent(&r);
         err = note_damage(&r);
     }

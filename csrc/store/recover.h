@@ -9,6 +9,9 @@
  * are kept too. But they may stand in the page cache only, which a sync does not mend. They are
  * appended to a new segment, which is synced, and then the old tails are cut.
  *
+ * What cannot be read becomes a hole (holes.h), after DKV_HOLE_TRIES at once, and is damage
+ * wherever it lies. With too many holes the store cannot be opened: IO.
+ *
  * A crash anywhere in this leaves at worst records twice in the log. */
 #ifndef DKV_STORE_RECOVER_H
 #define DKV_STORE_RECOVER_H
@@ -22,7 +25,8 @@
 int dkv_recover_log(dkv_store *store, const dkv_disk_file *files, uint32_t n_files,
                     dkv_disk_run run, void *disk, dkv_store_report *report);
 
-/* Reads the header of a segment. DATA_LOSS: it has no valid one; PROTOCOL, IO. */
+/* Reads the header of a segment. DATA_LOSS: it has no valid one, or none that can be read;
+ * PROTOCOL. */
 int dkv_recover_header(uint32_t number, dkv_disk_run run, void *disk, dkv_log_header *out);
 
 #endif

@@ -43,13 +43,17 @@ int64_t dkv_scrub_next_timer(const dkv_store *store) {
 static void begin_pass(dkv_store *store) {
     dkv_scrub *scrub = &store->scrub;
     scrub->in_pass = scrub->complete = true;
+    scrub->too_many = false;
     scrub->last_number = store->segments.last_number;
-    scrub->number = 0;
+    scrub->upto_number = 0;
+    scrub->was_suspect = false;
 }
 
-static void end_pass(dkv_scrub *scrub) {
+static void end_pass(dkv_store *store) {
+    dkv_scrub *scrub = &store->scrub;
     scrub->in_pass = false;
     scrub->passes += scrub->complete;
+    if (scrub->complete) store->holes.made = 0;
     scrub->due_ns = scrub->now_ns + scrub->interval_ns;
 }
 
@@ -59,10 +63,24 @@ bool dkv_scrub_next_pass(dkv_scrub *scrub) {
     return true;
 }
 
+bool dkv_scrub_next_too_many(dkv_scrub *scrub) {
+    bool untold = scrub->too_many_untold;
+    scrub->too_many_untold = false;
+    return untold;
+}
+
+void dkv_scrub_suspect(dkv_store *store, dkv_segment *segment) {
+    dkv_scrub *scrub = &store->scrub;
+    int64_t soon_ns = scrub->now_ns + DKV_SCRUB_RETRY_MS * NS_PER_MS;
+    if (dkv_holes_are_full(&store->holes)) return;
+    segment->suspect = true;
+    if (!scrub->in_pass && soon_ns < scrub->due_ns) scrub->due_ns = soon_ns;
+}
+
 static void leave_segment(dkv_scrub *scrub) {
     scrub->reading = scrub->searching = false;
     scrub->n_gaps = 0;
-    scrub->tries = 0;
+    scrub->probe = (dkv_probe){0};
     dkv_scan_free(&scrub->scan);
     scrub->scan = (dkv_scan){0};
 }
@@ -76,19 +94,34 @@ static dkv_segment *current(const dkv_store *store) {
     return is_there ? segment : NULL;
 }
 
+/* The first suspect, or the first of the segments that have not had their turn. */
+static dkv_segment *choose_segment(const dkv_store *store) {
+    const dkv_scrub *scrub = &store->scrub;
+    dkv_segment *next = NULL;
+    for (uint32_t i = 0; i < store->segments.slots; i++) {
+        dkv_segment *segment = store->segments.by_slot[i];
+        if (!segment || segment->live_bytes == 0) continue;
+        if (segment->synced <= DKV_LOG_HEADER_BYTES) continue;
+        bool has_turn =
+            segment->number > scrub->upto_number && segment->number <= scrub->last_number;
+        if (!has_turn && !segment->suspect) continue;
+        bool same = next && next->suspect == segment->suspect;
+        bool is_first =
+            same ? segment->number < next->number : segment->suspect != scrub->was_suspect;
+        if (!next || is_first) next = segment;
+    }
+    return next;
+}
+
 /* Begins with the next segment of the pass; NULL: there is none. */
 static dkv_segment *begin_segment(dkv_store *store) {
     dkv_scrub *scrub = &store->scrub;
-    dkv_segment *next = NULL;
     leave_segment(scrub);
-    for (uint32_t i = 0; i < store->segments.slots; i++) {
-        dkv_segment *segment = store->segments.by_slot[i];
-        if (!segment || segment->number <= scrub->number) continue;
-        if (segment->number > scrub->last_number || segment->live_bytes == 0) continue;
-        if (segment->synced <= DKV_LOG_HEADER_BYTES) continue;
-        if (!next || segment->number < next->number) next = segment;
-    }
+    dkv_segment *next = choose_segment(store);
     if (!next) return NULL;
+    scrub->was_suspect = next->suspect;
+    next->suspect = false;
+    if (!scrub->was_suspect) scrub->upto_number = next->number;
     dkv_log_at from = {dkv_store_id(store), next->number, DKV_LOG_HEADER_BYTES};
     scrub->number = next->number;
     scrub->slot = next->slot;
@@ -147,31 +180,38 @@ static void search(dkv_store *store) {
 
 /* ---- reading ---- */
 
-static dkv_disk_job *read_piece(dkv_scrub *scrub, dkv_segment *segment) {
+/* Fills in the job that reads the next piece; read_asked is 0 if there is nothing but holes. */
+static int plan_read(dkv_store *store, const dkv_segment *segment) {
+    dkv_scrub *scrub = &store->scrub;
     uint8_t *to;
     uint32_t offset;
-    if (dkv_scan_room(&scrub->scan, DKV_SCRUB_PIECE_BYTES, &to, &offset, &scrub->read_asked)) {
-        scrub->due_ns = scrub->now_ns + DKV_SCRUB_RETRY_MS * NS_PER_MS;
-        return NULL;
-    }
-    scrub->due_ns = INT64_MAX;
-    scrub->read_out = true;
-    segment->reads_out++;
+    int err = dkv_holes_room(&store->holes, &scrub->probe, &scrub->scan, DKV_SCRUB_PIECE_BYTES, &to,
+                             &offset, &scrub->read_asked);
+    if (err) return err;
     scrub->read_job = (dkv_disk_job){.op = DKV_DISK_READ,
                                      .file = dkv_segment_file(segment),
                                      .offset = offset,
                                      .len_bytes = scrub->read_asked,
                                      .data = to};
+    return DKV_OK;
+}
+
+static dkv_disk_job *hand_out_read(dkv_scrub *scrub, dkv_segment *segment) {
+    scrub->due_ns = INT64_MAX;
+    scrub->read_out = true;
+    segment->reads_out++;
     return &scrub->read_job;
 }
 
 /* The segment has been read; what its file lacks is damaged too. */
-static void reach_end(dkv_scrub *scrub, dkv_segment *segment) {
+static void reach_end(dkv_store *store, dkv_segment *segment) {
+    dkv_scrub *scrub = &store->scrub;
     if (scrub->scan.end < scrub->end) note_gap(scrub, segment, scrub->scan.end, scrub->end);
     scrub->end = scrub->scan.end;
     if (scrub->n_gaps > 0) {
         begin_search(scrub);
     } else {
+        dkv_merge_take_up(&store->merge, segment);
         leave_segment(scrub);
     }
 }
@@ -183,13 +223,19 @@ static void pass_over(dkv_scrub *scrub) {
 
 /* Works through what has been read of the segment; a READ job when more is needed. NULL: its end,
  * or the gaps have to be looked after. */
-static dkv_disk_job *check_records(dkv_scrub *scrub, dkv_segment *segment) {
+static dkv_disk_job *check_records(dkv_store *store, dkv_segment *segment) {
+    dkv_scrub *scrub = &store->scrub;
     while (scrub->reading && !scrub->searching) {
         dkv_log_record record;
         int item = dkv_scan_next(&scrub->scan, &record);
-        if (item == DKV_SCAN_NEED) return read_piece(scrub, segment);
-        if (item == DKV_SCAN_END) {
-            reach_end(scrub, segment);
+        if (item == DKV_SCAN_NEED) {
+            if (plan_read(store, segment)) { /* without memory */
+                scrub->due_ns = scrub->now_ns + DKV_SCRUB_RETRY_MS * NS_PER_MS;
+                return NULL;
+            }
+            if (scrub->read_asked > 0) return hand_out_read(scrub, segment);
+        } else if (item == DKV_SCAN_END) {
+            reach_end(store, segment);
         } else if (item < 0) {
             pass_over(scrub);
         } else if (item == DKV_SCAN_GAP && !DKV_PLANTED(LEAVE_ROTTEN)) {
@@ -207,14 +253,28 @@ dkv_disk_job *dkv_scrub_next_job(dkv_store *store) {
     dkv_segment *segment = current(store);
     if (!segment) segment = begin_segment(store);
     if (!segment) {
-        end_pass(scrub);
+        end_pass(store);
         return NULL;
     }
     if (scrub->searching) {
         search(store);
         return NULL;
     }
-    return check_records(scrub, segment);
+    return check_records(store, segment);
+}
+
+/* What has failed is tried again after a while, and given up in the end. */
+static void read_failed(dkv_store *store) {
+    dkv_scrub *scrub = &store->scrub;
+    uint32_t from = (uint32_t)scrub->read_job.offset;
+    dkv_hole hole = {scrub->number, from, from + scrub->read_asked};
+    bool is_last = dkv_probe_failed(&scrub->probe, scrub->read_job.err, hole.from, hole.to);
+    scrub->rest_ns = (DKV_SCRUB_RETRY_MS * NS_PER_MS) << scrub->probe.tries;
+    if (!is_last) return;
+    bool is_medium = !scrub->probe.doubtful;
+    if (is_medium && dkv_holes_add(&store->holes, hole)) return;
+    if (is_medium && !scrub->too_many) scrub->too_many = scrub->too_many_untold = true;
+    pass_over(scrub);
 }
 
 void dkv_scrub_job_done(dkv_store *store) {
@@ -222,12 +282,11 @@ void dkv_scrub_job_done(dkv_store *store) {
     scrub->read_out = false;
     dkv_segments_at(&store->segments, scrub->slot)->reads_out--;
     if (scrub->read_job.err) {
-        scrub->rest_ns = DKV_SCRUB_RETRY_MS * NS_PER_MS;
-        if (++scrub->tries == DKV_SCRUB_TRIES) pass_over(scrub);
+        read_failed(store);
         return;
     }
     uint32_t len = scrub->read_job.done_bytes;
-    scrub->tries = 0;
+    scrub->probe.tries = 0;
     scrub->scrubbed_bytes += len;
     scrub->rest_ns = (int64_t)(scrub->read_asked * NS_PER_S / scrub->bytes_per_s) + 1;
     dkv_scan_filled(&scrub->scan, scrub->read_asked, len);

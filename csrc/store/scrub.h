@@ -11,8 +11,12 @@
  * 2. It reads pieces of DKV_SCRUB_PIECE_BYTES, one at a time, and rests after each for as long as
  *    the piece takes at bytes_per_s; longer while clients are served. It is the last to be given a
  *    disk job.
- * 3. A piece that cannot be read is no damage: another try may succeed. After DKV_SCRUB_TRIES its
- *    segment is passed over, and the pass does not count as one.
+ * 3. A piece that cannot be read is read again, part by part. A part has DKV_HOLE_TRIES tries,
+ * which are ever further apart: a minute from the first to the last. Then it is a hole (holes.h),
+ * the records that touch it are damaged, and the pass goes on. If there are too many holes, or it
+ *    failed otherwise than with IO, the segment is passed over, and the pass does not count as one.
+ * 4. A segment of which another READ has failed is a suspect: a pass begins at once, and during a
+ *    pass every other turn is a suspect's. With too many holes there are none.
  *
  * A page that the kernel holds in memory is read from there: what rots beneath it is found when the
  * page has gone. */
@@ -20,7 +24,7 @@
 #define DKV_STORE_SCRUB_H
 
 #include "base/hash.h"
-#include "store/scan.h"
+#include "store/holes.h"
 #include "store/segments.h"
 
 #define DKV_SCRUB_PIECE_BYTES 65536u
@@ -28,8 +32,7 @@
 #define DKV_SCRUB_INTERVAL_MS 86400000u  /* a day, likewise */
 #define DKV_SCRUB_FIRST_PART 24          /* the first pass begins after this part of it */
 #define DKV_SCRUB_YIELD_MS 100u          /* longer rest while clients are served */
-#define DKV_SCRUB_TRIES 8u               /* of a piece that cannot be read ... */
-#define DKV_SCRUB_RETRY_MS 1000u         /* ... so far apart */
+#define DKV_SCRUB_RETRY_MS 250u          /* to the next try, doubled after each that failed */
 #define DKV_SCRUB_GAPS_MAX 64u           /* noted before the index is searched for them */
 #define DKV_SCRUB_SEARCH_ENTRIES 4096u   /* of the index at a time: about 100 microseconds ... */
 #define DKV_SCRUB_SEARCH_REST_MS 1u      /* ... and the rest between two times */
@@ -47,18 +50,20 @@ typedef struct dkv_scrub {
     uint64_t bytes_per_s;
     int64_t now_ns;
     int64_t due_ns;  /* the next piece of work; INT64_MAX while a READ is out, and until the tick
- after it */
+                        after it */
     int64_t rest_ns; /* counted from the next tick; 0: due_ns stands */
 
     bool in_pass;
     bool complete;        /* nothing has been passed over as unreadable in this pass */
     uint32_t last_number; /* of the segments of this pass */
-    uint32_t number;      /* of the segment being read, or read last; 0: none yet */
+    uint32_t upto_number; /* up to here they have had their turn */
+    uint32_t number;      /* of the segment being read */
     uint32_t slot;        /* of that segment, as long as it exists */
     uint32_t end;         /* what of it belongs to this pass */
-    bool reading;         /* that segment is not at its end */
+    bool reading;         /* a segment, which is not at its end */
+    bool was_suspect;     /* it has its turn for that; the next will not */
     dkv_scan scan;
-    unsigned tries; /* of the piece that is due, which have failed */
+    dkv_probe probe;
 
     dkv_scrub_gap gaps[DKV_SCRUB_GAPS_MAX]; /* in this segment, ascending */
     unsigned n_gaps;
@@ -72,6 +77,8 @@ typedef struct dkv_scrub {
     uint64_t passes;         /* that ended, with everything read */
     uint64_t passes_told;    /* among them */
     uint64_t scrubbed_bytes; /* read since the store was opened */
+    bool too_many;           /* holes, in this pass ... */
+    bool too_many_untold;
 } dkv_scrub;
 
 /* 0 stands for the default. */
@@ -84,7 +91,13 @@ int64_t dkv_scrub_next_timer(const struct dkv_store *store);
 dkv_disk_job *dkv_scrub_next_job(struct dkv_store *store);
 void dkv_scrub_job_done(struct dkv_store *store);
 
+/* A READ of the segment by another has failed. */
+void dkv_scrub_suspect(struct dkv_store *store, dkv_segment *segment);
+
 /* True once for each pass that has ended. */
 bool dkv_scrub_next_pass(dkv_scrub *scrub);
+
+/* True once for each pass in which there were too many holes. */
+bool dkv_scrub_next_too_many(dkv_scrub *scrub);
 
 #endif

@@ -18,11 +18,14 @@ typedef struct dkv_segment {
     uint32_t length;  /* of the file, at most: behind `written` it is filled with zeros */
     bool created;
     bool dir_synced;
-    bool sealed;              /* takes no more records */
-    bool shortened;           /* by a TRUNCATE that no SYNC has followed yet */
-    bool damaged;             /* recovery met damage in it: merged first */
-    bool unreadable;          /* merge cannot read or remove it: left alone until the next start */
-    uint64_t base;            /* log position of its first byte, see append.h */
+    bool sealed;      /* takes no more records */
+    bool shortened;   /* by a TRUNCATE that no SYNC has followed yet */
+    bool damaged;     /* recovery met damage in it: merged first */
+    bool suspect;     /* a READ of it has failed: scrub looks at it first */
+    bool unreadable;  /* by merge, which leaves it alone until scrub has read it */
+    bool unremovable; /* a REMOVE of it has failed, or it holds records that this program does
+                         not know: left alone until the next start */
+    uint64_t base;    /* log position of its first byte, see append.h */
     struct dkv_segment *next; /* appended after this one, as long as this one is not durable */
 
     uint64_t live_bytes;     /* of records that the index refers to */

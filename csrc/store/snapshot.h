@@ -8,7 +8,7 @@
  *     head      magic "dkv-snap" 8, version 4, segments 4, entries 8
  *     segments  number 4, end 4            one each; its position is the slot in the entries
  *     entries   token 8, tag 8, hlc 8, origin 8, place 8, ascending
- * Anything unexpected, and the log is scanned instead. */
+ * Anything unexpected, or an error of the disk, and the log is scanned instead. */
 #ifndef DKV_STORE_SNAPSHOT_H
 #define DKV_STORE_SNAPSHOT_H
 

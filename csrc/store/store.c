@@ -297,6 +297,7 @@ static void note_newest_segment(dkv_store *store) {
 }
 
 static void read_done(dkv_store *store, dkv_disk_job *job) {
+    if (job->err == DKV_ERR_IO) dkv_scrub_suspect(store, ((const dkv_read *)job)->segment);
     if (dkv_reads_job_done(&store->reads, job, dkv_store_id(store))) {
         read_met_damage(store, job);
         return;
@@ -348,6 +349,10 @@ bool dkv_store_next_event(dkv_store *store, dkv_store_event *out) {
     if (next_damaged(store, out)) return true;
     if (dkv_scrub_next_pass(&store->scrub)) {
         *out = (dkv_store_event){.kind = DKV_STORE_SCRUBBED};
+        return true;
+    }
+    if (dkv_scrub_next_too_many(&store->scrub)) {
+        *out = (dkv_store_event){.kind = DKV_STORE_UNREADABLE, .err = DKV_ERR_IO};
         return true;
     }
     if (store->append.failed || store->meta.failed) {

@@ -55,8 +55,9 @@ typedef struct dkv_store_report {
     bool clean;               /* the last stop was clean; the index came from its snapshot */
     uint64_t records;         /* live records, tombstones included */
     uint64_t torn_bytes;      /* cut from the end of the log: writes that were never confirmed */
-    uint64_t damaged_records; /* places in the log that fail their checksum and are no torn tail:
-                                confirmed records may be lost. Their count, at least */
+    uint64_t damaged_records; /* places in the log that fail their checksum and are no torn tail, or
+                                cannot be read: confirmed records may be lost. Their count, at
+                                least */
     bool machine_stopped;     /* in INTERVAL, with writes not synced: the last ones may be lost.
                                  Among the damaged records */
 } dkv_store_report;
@@ -127,9 +128,10 @@ int dkv_store_peek(const dkv_store *store, dkv_key_hash hash, dkv_store_entry *o
  * under way) likewise.
  *
  * A record that turns out damaged, by a read, by merge or by scrub, which reads the whole log in
- * the background from time to time, leaves the index: the event DKV_STORE_DAMAGED tells its token,
- * and the same version can be applied again. Until then the store is not in sync for this token: it
- * no longer knows the key. */
+ * the background from time to time, leaves the index, and so does one that scrub has tried to read
+ * for a minute, with IO each time: the event DKV_STORE_DAMAGED tells its token, and the same
+ * version can be applied again. Until then the store is not in sync for this token: it no longer
+ * knows the key. */
 int dkv_store_read(dkv_store *store, dkv_slice key, dkv_key_hash hash, uint64_t cookie);
 
 /* Reads the newest record under `hash` at once, through `run`, and without any effect on the store:
@@ -168,12 +170,14 @@ dkv_disk_job *dkv_store_next_job(dkv_store *store);
 void dkv_store_job_done(dkv_store *store, dkv_disk_job *job);
 
 typedef enum dkv_store_event_kind {
-    DKV_STORE_DURABLE,  /* the apply or set_facts of `cookie` is confirmed, or err says why not */
-    DKV_STORE_READ,     /* the read of `cookie` ended */
-    DKV_STORE_FAILED,   /* a SYNC failed: nothing more is promised, the process must exit */
-    DKV_STORE_DAMAGED,  /* a record was lost to damage: `cookie` is the token of its key, or 0 if
-                           memory was short */
-    DKV_STORE_SCRUBBED, /* a scrub pass has ended: it has read every record */
+    DKV_STORE_DURABLE,    /* the apply or set_facts of `cookie` is confirmed, or err says why not */
+    DKV_STORE_READ,       /* the read of `cookie` ended */
+    DKV_STORE_FAILED,     /* a SYNC failed: nothing more is promised, the process must exit */
+    DKV_STORE_DAMAGED,    /* a record was lost to damage: `cookie` is the token of its key, or 0 if
+                             memory was short */
+    DKV_STORE_SCRUBBED,   /* a scrub pass has ended: it has read every record */
+    DKV_STORE_UNREADABLE, /* so much of the log cannot be read that no more of it is given up; told
+                             once in each pass */
 } dkv_store_event_kind;
 
 typedef struct dkv_store_event {

@@ -4,6 +4,7 @@
 
 #include "store/append.h"
 #include "store/cache.h"
+#include "store/holes.h"
 #include "store/index.h"
 #include "store/merge.h"
 #include "store/meta.h"
@@ -21,6 +22,7 @@ struct dkv_store {
     dkv_cache cache;
     dkv_merge merge;
     dkv_scrub scrub;
+    dkv_holes holes;
     dkv_space space;
     uint64_t unsynced_max_bytes;
     uint64_t tombstones;

@@ -293,6 +293,10 @@ n2 (not reachable); nothing was written; at level quorum it may succeed
         """Flips a random bit of what the node's disk holds of the log."""
         self._native.flip(self._of_node(node))
 
+    def spoil(self, node: str) -> None:
+        """From now on a random page of the log on the node's disk cannot be read."""
+        self._native.spoil(self._of_node(node))
+
     def lose_file(self, node: str) -> None:
         """Loses a random file of the log of a node that does not run."""
         self._check_down(node, "lose_file")

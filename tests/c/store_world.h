@@ -16,6 +16,7 @@
 #define WORLD_WRITES_MAX 200000u
 #define WORLD_JOBS_MAX 80u
 #define WORLD_STEP_NS 100000
+#define WORLD_PAGE_BYTES 4096u
 #define WORLD_FACTS_COOKIE (1ull << 60)
 #define WORLD_READ_COOKIE (1ull << 61)
 
@@ -38,6 +39,7 @@ typedef struct world {
     uint64_t reads_out;
     uint64_t damaged_events;
     uint64_t scrub_events;
+    uint64_t unreadable_events;
     bool failed;   /* DKV_STORE_FAILED was seen */
     bool may_lose; /* a test damaged the disk: keys may be missing */
 
@@ -79,7 +81,10 @@ static inline uint32_t value_len(const world *w, uint64_t number) {
 }
 
 static inline void fill_value(uint64_t number, uint8_t *to, uint32_t len) {
-    for (uint32_t i = 0; i < len; i++) to[i] = (uint8_t)(number + (number >> 8) + i * 7 + i / 255);
+    bool is_blank = mix(number, 6) % 4 == 0;
+    for (uint32_t i = 0; i < len; i++) {
+        to[i] = is_blank ? 0 : (uint8_t)(number + (number >> 8) + i * 7 + i / 255);
+    }
 }
 
 static inline dkv_version version_of(uint64_t number) {
@@ -171,6 +176,7 @@ static inline void world_events(world *w) {
             w->damaged_events++;
             break;
         case DKV_STORE_SCRUBBED: w->scrub_events++; break;
+        case DKV_STORE_UNREADABLE: w->unreadable_events++; break;
         }
     }
 }
@@ -331,6 +337,42 @@ static inline dkv_store_stats world_stats(const world *w) {
     dkv_store_stats stats;
     dkv_store_stats_get(w->store, &stats);
     return stats;
+}
+
+/* Lets time pass until `end_ns`, or until the store wants nothing before it. */
+static inline void world_wait(world *w, int64_t end_ns) {
+    world_settle(w);
+    while (w->now_ns < end_ns) {
+        int64_t next_ns = dkv_store_next_timer(w->store);
+        if (next_ns > w->now_ns) w->now_ns = next_ns < end_ns ? next_ns : end_ns;
+        world_settle(w);
+    }
+}
+
+/* Makes pages of the log unreadable from a random one on. Returns its file and offset. */
+static inline dkv_disk_file world_spoil(world *w, uint32_t pages) {
+    dkv_disk_file at;
+    CHECK(dkv_sim_disk_choose_byte(w->disk, &at) == DKV_OK);
+    at.size_bytes -= at.size_bytes % WORLD_PAGE_BYTES;
+    uint64_t to = at.size_bytes + pages * WORLD_PAGE_BYTES;
+    CHECK(dkv_sim_disk_spoil(w->disk, at, at.size_bytes, to) == DKV_OK);
+    return at;
+}
+
+/* Whether the record of a key is stored and cannot be read. */
+static inline bool world_is_unreadable(const world *w, uint32_t key) {
+    dkv_buf bytes = {0};
+    dkv_record record;
+    int err = dkv_store_look(w->store, hash_of(key), dkv_sim_disk_run, w->disk, &bytes, &record);
+    dkv_buf_free(&bytes);
+    CHECK(err == DKV_OK || err == DKV_ERR_NOT_FOUND || err == DKV_ERR_IO);
+    return err == DKV_ERR_IO;
+}
+
+static inline uint64_t world_unreadable(const world *w) {
+    uint64_t count = 0;
+    for (uint32_t key = 0; key < WORLD_KEYS; key++) count += world_is_unreadable(w, key);
+    return count;
 }
 
 /* Lists the files on the disk, at most `max`. Returns how many there are. */

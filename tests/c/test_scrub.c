@@ -66,6 +66,14 @@ static void flip_at_rest_is_found(void) {
     CHECK(found > check_runs / 4);
 }
 
+/* As the other replicas do when they hear of a loss. */
+static void write_lost_again(world *w) {
+    for (uint32_t key = 0; key < WORLD_KEYS; key++) {
+        if (w->current[key]) CHECK(world_apply(w, w->current[key]) == DKV_OK);
+    }
+    world_settle(w);
+}
+
 /* A record that was lost can be applied again, and stays. */
 static void lost_record_can_be_written_again(void) {
     world *w = new_world(check_seed, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
@@ -75,10 +83,7 @@ static void lost_record_can_be_written_again(void) {
         CHECK(dkv_sim_disk_flip_any(w->disk) == DKV_OK);
         await_passes(w, 2);
     }
-    for (uint32_t key = 0; key < WORLD_KEYS; key++) {
-        if (w->current[key]) CHECK(world_apply(w, w->current[key]) == DKV_OK);
-    }
-    world_settle(w);
+    write_lost_again(w);
     w->may_lose = false;
     await_passes(w, 2);
     CHECK(missing_keys(w) == 0);
@@ -230,21 +235,124 @@ static void yields_to_reads(void) {
     await_passes(w, 1);
 }
 
-/* A piece that cannot be read for a while loses nothing; one that cannot be read at all loses
- * nothing either, but the pass does not count. */
-static void unreadable_is_not_lost(void) {
+/* ---- what cannot be read ---- */
+
+static void wait_s(world *w, int64_t seconds) {
+    world_wait(w, w->now_ns + seconds * 1000 * MS);
+}
+
+/* Errors that pass lose nothing, were they as many as the tries of a place, or last a minute. */
+static void errors_that_pass_lose_nothing(void) {
     world *w = new_world(check_seed, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
     world_write_and_settle(w, 300);
-    dkv_sim_disk_fail_reads(w->disk, DKV_SCRUB_TRIES - 1);
-    await_passes(w, 1);
+    for (uint32_t errors = 1; errors <= DKV_HOLE_TRIES; errors++) {
+        dkv_sim_disk_fail_reads(w->disk, errors);
+        uint64_t passes = w->scrub_events;
+        wait_s(w, 100);
+        CHECK(w->scrub_events > passes);
+    }
     dkv_sim_disk_fail_reads(w->disk, UINT32_MAX);
-    pass_ms(w, 1000); /* a pass under way may have been read to its end */
-    uint64_t passes = w->scrub_events;
-    pass_ms(w, 60000);
-    CHECK(w->scrub_events == passes);
+    wait_s(w, 60);
     dkv_sim_disk_fail_reads(w->disk, 0);
-    await_passes(w, 2);
-    CHECK(missing_keys(w) == 0 && w->damaged_events == 0);
+    wait_s(w, 100);
+    CHECK(missing_keys(w) == 0 && w->damaged_events == 0 && w->unreadable_events == 0);
+}
+
+/* Writes until merge has removed the segment with the unreadable place. */
+static void await_removal(world *w) {
+    for (int i = 0; i < 100 && dkv_sim_disk_is_spoiled(w->disk); i++) {
+        world_write_and_settle(w, 50);
+    }
+    CHECK(!dkv_sim_disk_is_spoiled(w->disk));
+}
+
+/* Pages that stay unreadable lose the records that touch them, and no others; these are told, can
+ * be applied again, and stay. Passes count. The segment goes once merge has seen to what is left.
+ */
+static void unreadable_place_is_lost(void) {
+    uint64_t found = 0;
+    for (uint64_t run = 0; run < check_runs / 4 + 1; run++) {
+        world *w = new_world(check_seed * 4211 + run, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
+        w->max_value = run % 2 ? 2000 : 40000;
+        world_write_and_settle(w, 1 + dkv_rand_below(&w->rand, 800));
+        world_spoil(w, 1 + (uint32_t)(run % 3));
+        uint64_t lost = world_unreadable(w);
+        found += lost;
+        w->may_lose = true;
+        wait_s(w, 300);
+        CHECK(w->damaged_events == lost && missing_keys(w) == lost && world_unreadable(w) == 0);
+        uint64_t passes = w->scrub_events;
+        wait_s(w, 2);
+        CHECK(w->scrub_events > passes && w->unreadable_events == 0);
+        write_lost_again(w);
+        w->may_lose = false;
+        world_read_all(w);
+        await_removal(w);
+        wait_s(w, 2);
+        world_read_all(w);
+    }
+    CHECK(found > check_runs / 10);
+}
+
+/* However many places there are in the course of time, each is seen to. */
+static void places_may_come_one_after_the_other(void) {
+    world *w = new_world(check_seed, FAST_BYTES_PER_S, FAST_INTERVAL_MS);
+    world_write_and_settle(w, 300);
+    for (unsigned i = 0; i < DKV_HOLES_MAX + 2; i++) {
+        world_spoil(w, 1);
+        w->may_lose = true;
+        wait_s(w, 100);
+        CHECK(world_unreadable(w) == 0);
+        write_lost_again(w);
+        w->may_lose = false;
+        await_removal(w);
+    }
+    world_read_all(w);
+    CHECK(w->damaged_events > 0 && w->unreadable_events == 0);
+}
+
+/* A client's read that fails is not given up, but has scrub look at the place at once. */
+static void failed_read_calls_for_scrub(void) {
+    world *w = new_world(check_seed, 0, 0);
+    w->max_value = 20000;
+    world_write_and_settle(w, 300);
+    uint32_t key = 0;
+    while (!world_is_unreadable(w, key)) {
+        world_spoil(w, 1);
+        for (key = 0; key < WORLD_KEYS - 1 && !world_is_unreadable(w, key); key++) continue;
+    }
+    uint64_t lost = world_unreadable(w);
+    wait_s(w, 300);
+    CHECK(w->damaged_events == 0);
+    w->may_lose = true;
+    world_read(w, key);
+    world_settle(w);
+    CHECK(w->reads_out == 0 && w->damaged_events == 0);
+    wait_s(w, 100);
+    CHECK(w->damaged_events == lost && missing_keys(w) == lost && w->scrub_events == 1);
+}
+
+/* Of a disk that fails everywhere a bounded number of places is given up, which is told; what is
+ * left is there when the disk can be read again. */
+static void failing_disk_is_not_given_up(void) {
+    world *w = new_world(check_seed, FAST_BYTES_PER_S, 60000);
+    w->max_value = 300000;
+    world_write_and_settle(w, 600);
+    w->may_lose = true;
+    dkv_sim_disk_fail_reads(w->disk, UINT32_MAX);
+    wait_s(w, 86400);
+    uint64_t told = w->unreadable_events;
+    CHECK(told > 0 && w->scrub_events == 0);
+    world_read_all(w);
+    wait_s(w, 7200);
+    CHECK(w->unreadable_events > told && w->scrub_events == 0);
+    dkv_sim_disk_fail_reads(w->disk, 0);
+    wait_s(w, 7200);
+    CHECK(w->damaged_events > 0 && w->damaged_events < WORLD_KEYS / 2);
+    CHECK(missing_keys(w) == w->damaged_events && w->scrub_events > 0);
+    write_lost_again(w);
+    w->may_lose = false;
+    world_read_all(w);
 }
 
 /* A file that has become shorter has lost what was behind its end. */
@@ -261,10 +369,19 @@ static void shorter_file_is_damage(void) {
 }
 
 static const check_test tests[] = {
-    CHECK_TEST(flip_at_rest_is_found),         CHECK_TEST(lost_record_can_be_written_again),
-    CHECK_TEST(sound_store_stays_quiet),       CHECK_TEST(works_beside_merge),
-    CHECK_TEST(found_damage_is_not_forgotten), CHECK_TEST(is_paced),
-    CHECK_TEST(sleeps_between_passes),         CHECK_TEST(yields_to_reads),
-    CHECK_TEST(unreadable_is_not_lost),        CHECK_TEST(shorter_file_is_damage),
+    CHECK_TEST(flip_at_rest_is_found),
+    CHECK_TEST(lost_record_can_be_written_again),
+    CHECK_TEST(sound_store_stays_quiet),
+    CHECK_TEST(works_beside_merge),
+    CHECK_TEST(found_damage_is_not_forgotten),
+    CHECK_TEST(is_paced),
+    CHECK_TEST(sleeps_between_passes),
+    CHECK_TEST(yields_to_reads),
+    CHECK_TEST(errors_that_pass_lose_nothing),
+    CHECK_TEST(unreadable_place_is_lost),
+    CHECK_TEST(places_may_come_one_after_the_other),
+    CHECK_TEST(failed_read_calls_for_scrub),
+    CHECK_TEST(failing_disk_is_not_given_up),
+    CHECK_TEST(shorter_file_is_damage),
 };
 CHECK_MAIN(tests)

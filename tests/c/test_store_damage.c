@@ -1,5 +1,6 @@
 /* The store on a simulated disk that rots, and merge: what is damaged is found and only that is
  * lost; what is dead gives its space back and nothing else. */
+#include "store/holes.h"
 #include "store/merge.h"
 #include "store/meta.h"
 #include "store_world.h"
@@ -166,6 +167,100 @@ static void a_sequence_without_successor_is_damage(void) {
     }
 }
 
+/* ---- what cannot be read at open ---- */
+
+/* As the other replicas do when they hear of a loss; then every key is there. */
+static void heal(world *w, const uint64_t newest[WORLD_KEYS]) {
+    for (uint32_t key = 0; key < WORLD_KEYS; key++) {
+        if (newest[key]) CHECK(world_apply(w, newest[key]) == DKV_OK);
+    }
+    world_settle(w);
+    w->may_lose = false;
+    world_read_all(w);
+}
+
+/* Pages that cannot be read, wherever they are in the log, do not keep the store from opening.
+ * Their records are lost, which is reported, and no others. Merge takes what is left of the segment
+ * elsewhere, and removes it. */
+static void unreadable_place_is_damage(void) {
+    uint64_t all_lost = 0;
+    for (uint64_t run = 0; run < check_runs; run++) {
+        world *w = new_world(check_seed * 7919 + run);
+        w->max_value = run % 2 ? 2000 : 40000;
+        uint64_t safe[WORLD_KEYS], lost = 0, older = 0;
+        world_write_and_settle(w, 1 + dkv_rand_below(&w->rand, 600));
+        world_spoil(w, 1 + (uint32_t)(run % 3));
+        lost = world_unreadable(w);
+        memcpy(safe, w->confirmed, sizeof safe);
+        world_stop(w, run % 2 ? STOP_KILL : STOP_POWER);
+        w->may_lose = true;
+        CHECK(world_open(w) == DKV_OK && w->report.damaged_records > 0);
+        for (uint32_t key = 0; key < WORLD_KEYS; key++) {
+            dkv_store_entry entry = {0};
+            dkv_store_peek(w->store, hash_of(key), &entry);
+            older += entry.version.hlc < safe[key];
+        }
+        CHECK(older <= lost && world_unreadable(w) == 0); /* merge may have left a copy */
+        all_lost += older;
+        heal(w, safe);
+        for (int i = 0; i < 100 && dkv_sim_disk_is_spoiled(w->disk); i++) {
+            world_write_and_settle(w, 50);
+        }
+        CHECK(!dkv_sim_disk_is_spoiled(w->disk));
+        world_read_all(w);
+    }
+    CHECK(all_lost > check_runs / 4);
+}
+
+/* A disk whose reads of segments fail, so many of them. */
+typedef struct flaky {
+    dkv_sim_disk *disk;
+    uint64_t failures;
+} flaky;
+
+static int flaky_run(void *user, dkv_disk_job *job) {
+    flaky *f = user;
+    bool fails = f->failures > 0 && job->op == DKV_DISK_READ && job->file.kind == DKV_FILE_SEGMENT;
+    if (!fails) return dkv_sim_disk_run(f->disk, job);
+    f->failures--;
+    return job->err = DKV_ERR_IO;
+}
+
+/* Errors that pass lose nothing. With a disk that fails everywhere the store is not opened, and has
+ * lost nothing if it can be read later. */
+static void errors_that_pass_lose_nothing(void) {
+    world *w = new_world(check_seed);
+    w->max_value = 60000;
+    world_write_and_settle(w, 400);
+    CHECK(world_stats(w).log_bytes > (DKV_HOLES_MAX + 1) * DKV_HOLE_PART_BYTES);
+    world_stop(w, STOP_KILL);
+    dkv_store *store = NULL;
+    flaky f = {w->disk, UINT64_MAX};
+    CHECK(dkv_store_open(&w->options, flaky_run, &f, &store, &w->report) == DKV_ERR_IO);
+    f.failures =
+        2 * DKV_HOLE_TRIES - 1; /* of the first header but one, and then of its first part */
+    CHECK(dkv_store_open(&w->options, flaky_run, &f, &store, &w->report) == DKV_OK);
+    CHECK(f.failures == 0 && w->report.damaged_records == 0);
+    dkv_store_del(store);
+    world_stop(w, STOP_KILL);
+    CHECK(world_open(w) == DKV_OK && w->report.damaged_records == 0);
+    CHECK(world_compare(w) == 0);
+    world_read_all(w);
+}
+
+/* Without its snapshot a store that was stopped in order scans its log. */
+static void unreadable_snapshot_costs_time_only(void) {
+    world *w = new_world(check_seed);
+    world_write_and_settle(w, 300);
+    CHECK(dkv_store_close_clean(w->store, dkv_sim_disk_run, w->disk) == DKV_OK);
+    world_stop(w, STOP_KILL);
+    dkv_disk_file snapshot = {.kind = DKV_FILE_SNAPSHOT};
+    CHECK(dkv_sim_disk_spoil(w->disk, snapshot, 0, WORLD_PAGE_BYTES) == DKV_OK);
+    CHECK(world_open(w) == DKV_OK && !w->report.clean && w->report.damaged_records == 0);
+    CHECK(world_compare(w) == 0);
+    world_read_all(w);
+}
+
 /* ---- damage found later ---- */
 
 static void flip_last_record(world *w) {
@@ -249,6 +344,30 @@ static void merge_meets_damage(void) {
     for (int i = 0; i < 200; i++) write_other_key(w, key);
     dkv_disk_file first = {.kind = DKV_FILE_SEGMENT, .number = 1};
     CHECK(dkv_sim_disk_flip(w->disk, first, 0, 0) == DKV_ERR_NOT_FOUND);
+}
+
+/* Merge that meets a place that cannot be read leaves the segment to scrub, a minute of tries, and
+ * then frees it. */
+static void merge_meets_unreadable_place(void) {
+    world *w = new_world(check_seed);
+    dkv_disk_file first = {.kind = DKV_FILE_SEGMENT, .number = 1};
+    dkv_store_entry entry;
+    uint32_t key = write_value(w);
+    uint64_t number = w->writes;
+    for (int i = 0; i < 100; i++) write_other_key(w, key); /* beyond the page */
+    CHECK(dkv_sim_disk_spoil(w->disk, first, 0, WORLD_PAGE_BYTES) == DKV_OK);
+    for (int i = 0; i < 5000; i++) write_other_key(w, key);
+    world_wait(w, w->now_ns + 50 * 1000000000LL);
+    CHECK(w->damaged_events == 0 && world_is_unreadable(w, key));
+    w->may_lose = true;
+    world_wait(w, w->now_ns + 50 * 1000000000LL);
+    CHECK(w->damaged_events == 1 && world_stats(w).damaged_records == 1);
+    CHECK(dkv_store_peek(w->store, hash_of(key), &entry) == DKV_ERR_NOT_FOUND);
+    CHECK(world_apply(w, number) == DKV_OK);
+    for (int i = 0; i < 200; i++) write_other_key(w, key);
+    CHECK(!dkv_sim_disk_is_spoiled(w->disk));
+    w->may_lose = false;
+    world_read_all(w);
 }
 
 /* Performs all jobs but the next one for META, which stays out. */
@@ -397,6 +516,10 @@ static const check_test tests[] = {
     CHECK_TEST(failed_read_forgets_nothing),
     CHECK_TEST(other_key_is_data_loss),
     CHECK_TEST(merge_meets_damage),
+    CHECK_TEST(merge_meets_unreadable_place),
+    CHECK_TEST(unreadable_place_is_damage),
+    CHECK_TEST(errors_that_pass_lose_nothing),
+    CHECK_TEST(unreadable_snapshot_costs_time_only),
     CHECK_TEST(damage_is_noted_before_its_segment_goes),
     CHECK_TEST(churn_is_bounded),
     CHECK_TEST(writers_wait_for_merge),

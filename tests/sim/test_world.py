@@ -89,6 +89,7 @@ def run_through_everything(seed: int) -> World:
         lambda: world.flip(n4),
         lambda: world.start(n6),
         lambda: world.fail_reads(n6, 3),
+        lambda: world.spoil(n7),
         lambda: world.fill_disk(n0),
         lambda: world.fail_syncs(n1),
         lambda: world.resume(n3),
@@ -114,6 +115,7 @@ def test_a_world_with_every_fault_is_the_same_again() -> None:
     assert first.trace_hash == again.trace_hash != other.trace_hash
     faults = {"partition", "slow_link", "slow_disk", "skew", "pause", "crash", "power_cut", "wipe"}
     faults |= {"flip", "read_error", "capacity", "sync_error", "resume", "lose_file", "heal"}
+    faults |= {"unreadable"}
     assert faults <= {entry.kind for entry in first.trace}
 
 
@@ -640,6 +642,29 @@ def test_damage_behind_the_end_of_the_log_is_served_by_the_others() -> None:
     world.run(seconds=3)
     for i in range(200):
         assert world.get(f"key {i}", via="n1").startswith(b"%d" % i)
+
+
+def test_what_a_disk_cannot_read_comes_back_from_another_replica() -> None:
+    """A read that meets it is answered by another; a minute later the node has it anew."""
+    world = World(3)
+    keys = [key for i in range(600) if world.ring.owner(key := f"key {i}") == "n1"]
+    values = {key: key.encode() + bytes(4000) for key in keys}
+    for key, value in values.items():
+        world.put(key, value)
+    world.run(seconds=1)
+    world.spoil("n1")
+
+    def served_by_others() -> list[str]:
+        asked = {key: world.get_versioned(key, via="n1") for key in values}
+        assert {key: result.value for key, result in asked.items()} == values
+        return [key for key, result in asked.items() if "n1" not in result.replicas]
+
+    lost = served_by_others()
+    assert 0 < len(lost) < 10
+    world.run(seconds=100)
+    assert world.converged()
+    assert served_by_others() == []
+    assert all(holders(world, key) == set(world.nodes) for key in lost)
 
 
 # ---- the surface ----
