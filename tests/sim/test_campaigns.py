@@ -31,9 +31,9 @@ class Plant(NamedTuple):
 
 
 PLANTS = {
-    "CONFIRM_BEFORE_SYNC": Plant({"LOST_WRITE"}, 20),
+    "CONFIRM_BEFORE_SYNC": Plant({"LOST_WRITE"}, 60),
     "BELIEVE_OLDER": Plant({"STALE", "ABSENCE", "READ_ORDER"}, 50),
-    "FORGET_HINT": Plant({"CONVERGED"}, 150),
+    "FORGET_HINT": Plant({"CONVERGED"}, 400),
     "BELIEVE_EMPTY": Plant({"BELIEF"}, 60),
     "SKIP_LAST_RANGE": Plant({"CONVERGED", "BELIEF"}, 60),
     "REPAIR_WITH_OLDER": Plant({"CONVERGED", "BELIEF"}, 10),
