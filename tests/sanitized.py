@@ -1,9 +1,10 @@
 """Runs Python tests under the sanitizers: python tests/sanitized.py [arguments of pytest]
 
-The extensions and dkv-node are built by gcc with its address and undefined-behaviour sanitizers,
-and stand in a copy of the package, build/sanitized/package, that the tests import. What they
-complain of goes to files, so that nothing is missed that a node says when a test no longer looks;
-these files are shown in the end. Exit status 1 if there are any, or else that of pytest.
+The extensions and dkv-node are built with the address and undefined-behaviour sanitizers, and stand
+in a copy of the package, build/sanitized/package, that the tests import. What they complain of goes
+to files, so that nothing is missed that a node says when a test no longer looks; these files are
+shown in the end. Exit status 1 if there are any, or else that of pytest. Both sanitizers are
+clang's, which share a library: gcc's are two, of which only one writes to the files.
 
 Leaks are not looked for: CPython keeps memory until its end. Left out are tests of what the
 sanitizers themselves change (memory in use, time), those that use no C, and the simulator's
@@ -11,6 +12,7 @@ campaigns, which the C tests run under sanitizers as well.
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -27,7 +29,7 @@ HOME = support.ROOT / "build" / "sanitized"
 
 def make_package() -> Path:
     """A package that imports as dkv, with what was built for this; returns where it is."""
-    built = support.make("gcc-asan", "all")
+    built = support.make("shared-asan", "all")
     package = HOME / "package" / "dkv"
     shutil.rmtree(package, ignore_errors=True)
     skip = shutil.ignore_patterns("__pycache__", "bin", "*.so")
@@ -39,9 +41,9 @@ def make_package() -> Path:
     return package.parent
 
 
-def library(name: str) -> str:
-    """Where gcc's own library of this name is."""
-    command = ["gcc", f"-print-file-name={name}"]
+def library() -> str:
+    """Where the library of clang's sanitizers is."""
+    command = ["clang", f"-print-file-name=libclang_rt.asan-{platform.machine()}.so"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -49,7 +51,7 @@ def environment(package: Path, reports: Path) -> dict[str, str]:
     """What the tests and all that they start run in."""
     log = f"log_path={reports}/report"
     return os.environ | {
-        "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
+        "LD_PRELOAD": library(),
         "ASAN_OPTIONS": f"detect_leaks=0:{log}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:{log}",
         "PYTHONPATH": str(package),

@@ -12,7 +12,7 @@ C_BUILDS = {
     "gcc": ["CC=gcc", "WERROR=1"],
     "asan": ["CC=clang", "WERROR=1", "SAN=address,undefined"],
     "tsan": ["CC=clang", "WERROR=1", "SAN=thread"],
-    "gcc-asan": ["CC=gcc", "WERROR=1", "SAN=address,undefined"],
+    "shared-asan": ["CC=clang", "WERROR=1", "SAN=address,undefined", "LDFLAGS=-shared-libasan"],
     "fuzz": ["CC=clang", "WERROR=1", "SAN=address,undefined,fuzzer-no-link", "OPT=-O1 -g"],
 }
 

@@ -1,6 +1,7 @@
 """The exceptions, and that their table is the C core's."""
 
 import builtins
+import os
 import pickle
 import re
 import subprocess
@@ -95,7 +96,11 @@ def test_source_without_its_compiled_parts_says_what_to_do(tmp_path: Path) -> No
     for file in (support.ROOT / "dkv").glob("*.py"):
         (tmp_path / "dkv" / file.name).symlink_to(file)
     done = subprocess.run(
-        [sys.executable, "-S", "-c", "import dkv"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-S", "-c", "import dkv"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert f"{tmp_path / 'dkv'} has no compiled parts: run make" in done.stderr
